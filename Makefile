@@ -1,0 +1,62 @@
+# Everything a newcomer types. `make demo` and `make test` set up what they need.
+SHELL := /bin/sh
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+PY := $(VENV)/bin/python
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bin/uv)
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format bench lock docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or later is needed, $(PYTHON) is older" >&2; \
+	    echo "hint: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null 2>&1 || test -x $(VENV)/bin/uv || \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	$(UV) pip install --quiet --python $(PY) --no-deps --require-hashes -r requirements-dev.lock
+	$(UV) pip install --quiet --python $(PY) --no-deps --editable .
+	@touch $(READY)
+
+setup: $(READY) ## Make the environment in .venv from the locked requirements
+
+demo: $(READY) ## Gateway on the built-in model, a budgeted key, the tool-order experiment, a report
+	@exec $(VENV)/bin/toolkit demo
+
+test: $(READY) ## Every test
+	$(PY) -m pytest
+
+test-fast: $(READY) ## The tests that take less than ten seconds each
+	$(PY) -m pytest -m "not slow"
+
+check: $(READY) ## Format, lint, types, import contract
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(READY) ## Format and fix what can be fixed
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: $(READY) ## The measurements behind the figures in the docs
+	$(PY) -m benchmarks
+
+docs: $(READY) ## Rewrite the generated pages (command reference)
+	$(PY) -m docs.generate
+
+lock: ## Lock the newest versions that fit pyproject.toml, with hashes
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" --extra postgres pyproject.toml --output-file requirements.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" --extra postgres --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" - --output-file requirements-uv.lock
+
+clean: ## Remove the environment and what was built
+	rm -rf $(VENV) dist out .mypy_cache .pytest_cache .ruff_cache

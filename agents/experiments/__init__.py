@@ -1,0 +1,1 @@
+"""Experiments that measure how models choose: suites, designs, trials, measures, inference, report."""

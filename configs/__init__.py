@@ -1,0 +1,1 @@
+"""Data shipped with the toolkit: the model catalogue, example settings, suites."""

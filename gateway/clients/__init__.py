@@ -1,0 +1,1 @@
+"""The coding agents that can be pointed at the gateway: read, change and undo their configuration."""

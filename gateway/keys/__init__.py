@@ -1,0 +1,1 @@
+"""Virtual keys, their budgets, and how the proxy enforces them."""

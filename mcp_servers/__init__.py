@@ -1,0 +1,1 @@
+"""Small, safe MCP servers, one per file."""

@@ -1,0 +1,1 @@
+"""Errors, paths, settings files and units: small, imported by all, imports none of them."""
