@@ -63,7 +63,8 @@ class Output:
         for column in columns:
             table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
         for row in rows:
-            table.add_row(*("" if cell is None else cell if hasattr(cell, "markup") else str(cell) for cell in row))
+            cells = ["" if cell is None else str(cell) for cell in row]
+            table.add_row(*cells)
         return table
 
     def note(self, message: str) -> None:
