@@ -19,10 +19,10 @@ from toolkit.core.units import parse_context, parse_duration, parse_money
 
 def _with(parse: Any) -> BeforeValidator:
     def read(value: object) -> object:
-        if not isinstance(value, str):
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
             return value
         try:
-            return parse(value)
+            return parse(str(value))
         except ToolkitError as error:
             raise ValueError(f"{error.message} ({error.hint})") from None
 

@@ -53,7 +53,7 @@ def test_a_child_that_ends_at_once_is_reported_with_the_end_of_its_log(tmp_path:
 
 def test_a_child_that_never_answers_is_reported_after_the_bound(tmp_path: Path) -> None:
     child = Child("sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], log=tmp_path / "log")
-    with pytest.raises(ToolkitError, match="did not answer within 0.5 s"):
+    with pytest.raises(ToolkitError, match="did not answer within"):
         child.wait_until(f"http://127.0.0.1:{free_port()}/", timeout=0.5)
     child.stop(grace=1)
     assert not child.running()
