@@ -47,7 +47,9 @@ class NounGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and name in NOUNS:
-            command = get_command(import_module(f"toolkit.cli.{name}").app)
+            noun: typer.Typer = import_module(f"toolkit.cli.{name}").app
+            noun._add_completion = False  # the options that install completion stand on `toolkit` itself
+            command = get_command(noun)
             command.name = name
         return name, command, rest
 
@@ -92,9 +94,6 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.Abort:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return 130
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        return 130
     except _CLICK_ERROR as error:
         return _report_usage(error)
     except ToolkitError as error:
@@ -106,6 +105,8 @@ def run(arguments: list[str] | None = None) -> int:
         # The reader went away (`toolkit ... | head`): not our failure, and nothing more can be said.
         sys.stderr.close()
         return 1
+    if code == 130:  # how typer reports Ctrl-C
+        print("interrupted", file=sys.stderr)  # noqa: T201
     return code if isinstance(code, int) else 0
 
 
