@@ -168,7 +168,8 @@ def _text(result: "CallToolResult") -> str:
         if block.type == "text":
             parts.append(block.text)
         elif block.type == "image" or block.type == "audio":
-            parts.append(f"[{block.type}, {block.mime_type}, {len(block.data) * 3 // 4} bytes]")
+            size = len(block.data) * 3 // 4 - block.data.count("=")
+            parts.append(f"[{block.type}, {block.mime_type}, {size} bytes]")
         else:
             parts.append(block.model_dump_json(by_alias=True, exclude_none=True))
     if not parts and result.structured_content is not None:

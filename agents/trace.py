@@ -4,9 +4,11 @@ Every event holds `v` (version of the schema), `event` (its kind) and `time` (UT
 """
 
 import json
+import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -78,6 +80,15 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
             )
         events.append(event)
     return events
+
+
+def versions() -> dict[str, str]:
+    """What ran: the toolkit, the MCP client, Python."""
+    found = {"python": platform.python_version()}
+    for name in ("local-llm-toolkit", "mcp"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _event(event: str, fields: Mapping[str, Any]) -> dict[str, Any]:

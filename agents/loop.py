@@ -1,0 +1,215 @@
+"""The agent loop: ask the model, call the tools it names, append what they gave, ask again, until it answers.
+
+Read `run` first. The model, the tools, their order, the approval and the trace stand behind Protocols; the loop
+knows nothing of HTTP, MCP or terminals.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from agents.approval import Approval, auto
+from agents.chat_model import ChatModel, Message, Reply, ToolCall, Usage
+from agents.orders import Order, as_given
+from agents.tool_arguments import checked
+from agents.tool_host import Tool, ToolHost, ToolResult
+from agents.trace import MemoryTrace, Trace, versions
+from toolkit.core.errors import ToolkitError
+from toolkit.core.units import format_duration, format_money
+
+SYSTEM = "Use the tools where they help. When you know the answer, give it in plain words and call no tool."
+
+
+class Ending(StrEnum):
+    """Why a run ended. Only ANSWERED is a success."""
+
+    ANSWERED = "answered"
+    STEPS = "steps"
+    TOKENS = "tokens"
+    MONEY = "money"
+    TIME = "time"
+    BAD_CALLS = "bad calls"
+    CUT_OFF = "cut off"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may use; None is no limit. `tokens` counts prompts and replies of all steps, `cost` is in
+    nano-dollars, `bad_calls` are calls in a row that could not be made, `output` is characters of one result."""
+
+    steps: int = 20
+    tokens: int | None = None
+    cost: int | None = None
+    seconds: float | None = None
+    bad_calls: int = 5
+    output: int = 20_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a task. `reason` is a sentence; `cost` is None if the endpoint named none at some step."""
+
+    answer: str
+    ending: Ending
+    reason: str
+    steps: int
+    usage: Usage
+    cost: int | None
+    seconds: float
+
+
+@dataclass
+class _Account:
+    """What the run has used so far."""
+
+    steps: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: int | None = 0
+    bad_calls: int = 0
+
+    def add(self, reply: Reply) -> None:
+        self.usage += reply.usage
+        self.cost = None if self.cost is None or reply.cost is None else self.cost + reply.cost
+
+    def ending(self, limits: Limits) -> tuple[Ending, str] | None:
+        """Why no further request may be made, or None."""
+        if self.bad_calls >= limits.bad_calls:
+            return Ending.BAD_CALLS, f"{self.bad_calls} calls in a row could not be made"
+        if self.steps >= limits.steps:
+            return Ending.STEPS, f"the limit of {limits.steps} steps was reached"
+        if limits.tokens is not None and self.usage.total_tokens >= limits.tokens:
+            return Ending.TOKENS, f"{self.usage.total_tokens} tokens were used, the limit is {limits.tokens}"
+        if limits.cost is not None and self.cost is None:
+            return Ending.MONEY, "the endpoint does not say what a request costs, so the budget cannot be kept"
+        if limits.cost is not None and self.cost and self.cost >= limits.cost:
+            return Ending.MONEY, f"{format_money(self.cost)} were spent, the budget is {format_money(limits.cost)}"
+        return None
+
+
+async def run(
+    task: str,
+    model: ChatModel,
+    host: ToolHost,
+    *,
+    order: Order = as_given,
+    approval: Approval = auto,
+    limits: Limits = Limits(),
+    trace: Trace | None = None,
+    system: str = SYSTEM,
+    seed: int | None = None,
+) -> Run:
+    """Work on `task` until the model answers or a limit ends it. The trace has an `end` event on every way out.
+
+    Raises ToolkitError if the model cannot be asked, CancelledError if the caller gave up (Ctrl-C).
+    """
+    trace = trace or MemoryTrace()
+    tools = host.tools()
+    messages: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": task}]
+    account, started = _Account(), time.monotonic()
+    trace.write(
+        "start",
+        task=task,
+        model=model.name,
+        limits=asdict(limits),
+        seed=seed,
+        tools=_described(tools),
+        versions=versions(),
+    )
+    trace.write("messages", messages=list(messages))
+
+    def end(ending: Ending, reason: str, answer: str = "") -> Run:
+        seconds = round(time.monotonic() - started, 3)
+        done = Run(answer, ending, reason, account.steps, account.usage, account.cost, seconds)
+        trace.write("end", **asdict(done))
+        return done
+
+    try:
+        async with asyncio.timeout(limits.seconds):
+            while (over := account.ending(limits)) is None:
+                ordered = order(tools, account.steps)
+                trace.write("ask", step=account.steps, order=[tool.name for tool in ordered])
+                left = None if limits.tokens is None else limits.tokens - account.usage.total_tokens
+                reply = await model.ask(messages, [tool.openai() for tool in ordered], max_tokens=left, seed=seed)
+                trace.write("reply", step=account.steps, **_recorded(reply))
+                account.add(reply)
+                account.steps += 1
+                messages.append(reply.message())
+                if not reply.tool_calls:
+                    if reply.finish_reason == "length":
+                        return end(
+                            Ending.CUT_OFF, "the reply was cut off at the model's or the run's limit", reply.text
+                        )
+                    return end(Ending.ANSWERED, "the model answered", reply.text)
+                results = await _call_all(reply.tool_calls, tools, host, approval, limits, account, trace)
+                for call, result in zip(reply.tool_calls, results, strict=True):
+                    messages.append(
+                        {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": result.text}
+                    )
+            return end(*over)
+    except TimeoutError:
+        return end(Ending.TIME, f"the limit of {format_duration(limits.seconds or 0)} was reached")
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        end(Ending.INTERRUPTED, "it was interrupted")
+        raise
+    except ToolkitError as error:
+        end(Ending.FAILED, error.message)
+        raise
+
+
+async def _call_all(
+    calls: Sequence[ToolCall],
+    tools: Sequence[Tool],
+    host: ToolHost,
+    approval: Approval,
+    limits: Limits,
+    account: _Account,
+    trace: Trace,
+) -> list[ToolResult]:
+    """Check and approve the calls one after the other, then make them all at once. One result a call, in order."""
+    by_name = {tool.name: tool for tool in tools}
+
+    def refused(call: ToolCall) -> ToolResult | Mapping[str, Any]:
+        tool = by_name.get(call.name)
+        arguments = checked(call, tool, tools)
+        if isinstance(arguments, ToolResult) or tool is None:
+            account.bad_calls += 1
+            return arguments
+        account.bad_calls = 0
+        return arguments if approval(tool, arguments) else ToolResult("the user did not allow this call", is_error=True)
+
+    async def made(call: ToolCall, decided: ToolResult | Mapping[str, Any]) -> ToolResult:
+        trace.write("call", step=account.steps - 1, id=call.id, name=call.name, arguments=call.arguments)
+        begun = time.monotonic()
+        result = decided if isinstance(decided, ToolResult) else await host.call(call.name, decided)
+        shown = ToolResult(cut(result.text, limits.output), result.is_error)
+        took = round(time.monotonic() - begun, 3)
+        trace.write("result", step=account.steps - 1, id=call.id, name=call.name, seconds=took, **asdict(shown))
+        return shown
+
+    decisions = [refused(call) for call in calls]
+    return await asyncio.gather(*(made(call, decided) for call, decided in zip(calls, decisions, strict=True)))
+
+
+def cut(text: str, longest: int) -> str:
+    """`text`, or its beginning and end with a note between that says how much is missing."""
+    if len(text) <= longest:
+        return text
+    head, tail = longest - longest // 4, longest // 4
+    note = f"\n[{len(text) - head - tail} of {len(text)} characters left out here]\n"
+    return text[:head] + note + text[len(text) - tail :]
+
+
+def _described(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    return [tool.openai()["function"] | {"server": tool.server} for tool in tools]
+
+
+def _recorded(reply: Reply) -> dict[str, Any]:
+    fields = asdict(reply)
+    del fields["raw"]
+    return json.loads(json.dumps(fields))  # type: ignore[no-any-return]
