@@ -1,0 +1,309 @@
+"""An upper bound of what a request can take, from its body and the prices of what may answer it. Pure functions.
+
+No tokenizer writes more tokens than its text has UTF-8 bytes, so bytes bound tokens from above for every model; what
+a chat template adds to the caller's text is bounded by generous constants. What cannot be bounded is said to be so.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from gateway.keys.admission import PER, Ask, Price
+
+# What templates and providers put around the caller's text: default system prompts, tool instructions, role marks.
+AROUND_REQUEST = 1_024
+AROUND_TOOLS = 1_024
+AROUND_MESSAGE = 32
+AROUND_TOOL = 64
+# The dearest picture known: gpt-4o-mini counts 2,833 tokens and 5,667 for each of up to 8 tiles.
+IMAGE = 50_000
+BYTES_PER_TOKEN = 4  # of ordinary text; only for rate limits, never for money
+
+ANSWER_LIMITS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
+    "num_predict",
+    "max_tokens_to_sample",
+)
+_COPIES = ("n", "best_of", "n_cmpl", "num_return_sequences")
+_IMAGES = {"image", "image_url", "input_image", "image_file"}
+_FILES = {
+    "file",
+    "input_file",
+    "document",
+    "video",
+    "video_url",
+    "input_video",
+    "container_upload",
+    "search_result_file",
+}
+# Put into the body by the proxy, or never read by a model.
+_NOT_PROMPT = {
+    "model",
+    "metadata",
+    "litellm_metadata",
+    "litellm_logging_obj",
+    "litellm_call_id",
+    "litellm_trace_id",
+    "proxy_server_request",
+    "secret_fields",
+    "stream_options",
+    "user",
+    "api_key",
+    "tools",
+    "functions",
+}
+# Tools that the provider itself runs: every use is billed, and the model reads again what it brought.
+_CLIENT_TOOLS = {
+    "function",
+    "custom",
+    "bash",
+    "text_editor",
+    "computer",
+    "memory",
+    "computer_use_preview",
+    "local_shell",
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a request body can lead to. `answer` None: it sets no limit. `prompt` None: it cannot be measured."""
+
+    prompt: int | None
+    answer: int | None
+    copies: int
+    expected: int
+    provider_tools: tuple[str, ...] = ()
+    premium: tuple[str, ...] = ()  # service_tier, speed, ...: asked for at another price
+    media: bool = False
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One deployment that may answer: its price, and what its server holds. `local`: it refuses to hold more."""
+
+    price: Price
+    context: int | None = None
+    max_output: int | None = None
+    local: bool = False
+
+
+def bound(body: Mapping[str, Any], *, embedding: bool = False) -> Bound:
+    """The bound for one request body of any of the formats."""
+    counter = _Counter()
+    for name, value in body.items():
+        if name not in _NOT_PROMPT:
+            counter.add(value)
+    tools = [*_list(body.get("tools")), *_list(body.get("functions"))]
+    messages = len(_list(body.get("messages"))) + len(_list(body.get("input")))
+    size = counter.size + _rendered(tools)
+    around = AROUND_REQUEST + AROUND_MESSAGE * messages + AROUND_TOOL * len(tools) + (AROUND_TOOLS if tools else 0)
+    prompt: int | None = size + around + IMAGE * counter.images
+    if embedding:
+        # An embedding model adds a mark or two to each text, and no instructions.
+        prompt = size + 16 * max(1, messages)
+    if counter.unmeasured or body.get("previous_response_id") or body.get("conversation") or body.get("container"):
+        prompt = None
+    answer = 0 if embedding else _answer(body)
+    copies = max([1, *(_positive(body.get(name)) or 1 for name in _COPIES)])
+    guess = size // BYTES_PER_TOKEN + 1_000 * counter.images + copies * min(answer if answer is not None else 512, 512)
+    return Bound(
+        prompt=prompt,
+        answer=answer,
+        copies=1 if embedding else copies,
+        expected=guess,
+        provider_tools=tuple(_provider_tools(body, tools)),
+        premium=tuple(_premium(body)),
+        media=counter.images > 0 or counter.unmeasured or counter.audio,
+    )
+
+
+def ask(found: Bound, offers: Iterable[Offer]) -> Ask | None:
+    """The worst case over everything that may answer; None if the prompt has no bound there.
+
+    A local server's context bounds prompt and answer, since it holds no more.
+    """
+    prompts, answers, inputs, outputs, fixed = [0], [], [0], [0], [0]
+    for offer in offers:
+        prompt, answer = found.prompt, found.answer
+        if offer.context is not None and (prompt is None or offer.local):
+            prompt = offer.context if prompt is None else min(prompt, offer.context)
+        if prompt is None:
+            return None
+        if answer is None:
+            answer = offer.max_output or offer.context
+        elif offer.local and offer.context is not None:
+            answer = min(answer, offer.context)
+        prompts.append(prompt)
+        answers.append(answer)
+        inputs.append(offer.price.input)
+        outputs.append(offer.price.output)
+        fixed.append(offer.price.fixed)
+    known = [answer for answer in answers if answer is not None]
+    return Ask(
+        prompt=max(prompts),
+        answer=max(known) if known and len(known) == len(answers) else found.answer,
+        price=Price(max(inputs), max(outputs), max(fixed)),
+        copies=found.copies,
+        expected=found.expected,
+        clippable=found.answer != 0,
+    )
+
+
+def price_of(info: Mapping[str, Any], *, found: Bound) -> Price | None:
+    """The dearest reading of one entry of LiteLLM's price table for this request; None if it has no token price.
+
+    Rates above a length of prompt, for writing a cache, for thinking and for media count where they can apply.
+    """
+    rates_in, rates_out = [], []
+    for name, value in info.items():
+        rate = _rate(value)
+        if rate is None or "batch" in name or "flex" in name:
+            continue
+        if "priority" in name and "service_tier" not in found.premium:
+            continue
+        above = _above(name)
+        if above is not None and found.prompt is not None and found.prompt <= above:
+            continue
+        if name.startswith(("input_cost_per_token", "cache_creation_input_token_cost")):
+            rates_in.append(rate)
+        elif name.startswith(("output_cost_per_token", "output_cost_per_reasoning_token")):
+            rates_out.append(rate)
+        elif name.startswith(("input_cost_per_audio_token", "input_cost_per_image_token")) and found.media:
+            rates_in.append(rate)
+    for tier in _list(info.get("tiered_pricing")):
+        rates_in += [
+            rate for name, value in tier.items() if name.startswith("input") and (rate := _rate(value)) is not None
+        ]
+        rates_out += [
+            rate for name, value in tier.items() if name.startswith("output") and (rate := _rate(value)) is not None
+        ]
+    fixed = _rate(info.get("input_cost_per_request")) or 0
+    if not rates_in and not rates_out and not fixed:
+        return None
+    return Price(input=max(rates_in, default=0), output=max(rates_out, default=0), fixed=-(-fixed // PER))
+
+
+def limit_answer(body: dict[str, Any], limit: int, *, field: str) -> None:
+    """Set the limit on the answer in a request body: in every field of it that sets one, else in `field`."""
+    present = [name for name in ANSWER_LIMITS if body.get(name) is not None]
+    for name in present or [field]:
+        body[name] = limit
+    thinking = body.get("thinking")
+    if isinstance(thinking, dict) and (_positive(thinking.get("budget_tokens")) or 0) >= limit:
+        # Anthropic refuses a thinking budget that is not below max_tokens, and one below 1,024.
+        least = 1_024
+        body["thinking"] = {**thinking, "budget_tokens": limit // 2} if limit // 2 >= least else {"type": "disabled"}
+
+
+class _Counter:
+    """Adds up the UTF-8 bytes of all text in a body; pictures, sound and files are counted apart."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.images = 0
+        self.unmeasured = False
+        self.audio = False
+
+    def add(self, node: Any) -> None:
+        if isinstance(node, str):
+            self.size += len(node) if node.isascii() else len(node.encode("utf-8", "surrogatepass"))
+        elif isinstance(node, dict):
+            kind = node.get("type")
+            if kind in _IMAGES:
+                self.images += 1
+                return
+            if kind in _FILES:
+                source = node.get("source")
+                if isinstance(source, dict) and source.get("type") in {"text", "content"}:
+                    self.add(source)
+                else:
+                    self.unmeasured = True
+                return
+            if kind in {"input_audio", "audio"}:
+                self.audio = True  # its base64 text is longer than any count of its tokens
+            for name, value in node.items():
+                self.size += len(name) + 6
+                self.add(value)
+        elif isinstance(node, list | tuple):
+            for value in node:
+                self.size += 2
+                self.add(value)
+        elif isinstance(node, int | float):
+            self.size += 24
+
+
+def _rendered(tools: list[Any]) -> int:
+    """Bytes of the tools as JSON, with room for a template that indents them."""
+    if not tools:
+        return 0
+    text = json.dumps(tools, ensure_ascii=False, default=str)
+    return len(text.encode("utf-8", "surrogatepass")) + text.count('"')
+
+
+def _answer(body: Mapping[str, Any]) -> int | None:
+    given = [body[name] for name in ANSWER_LIMITS if body.get(name) is not None]
+    limits = [_positive(value) for value in given]
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if known and len(known) == len(limits) else None
+
+
+def _provider_tools(body: Mapping[str, Any], tools: list[Any]) -> Iterable[str]:
+    if body.get("web_search_options") is not None:
+        yield "web_search_options"
+    if body.get("mcp_servers"):
+        yield "mcp_servers"
+    for tool in tools:
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if isinstance(kind, str) and kind.rstrip("0123456789").rstrip("_") not in _CLIENT_TOOLS:
+            yield kind
+
+
+def _premium(body: Mapping[str, Any]) -> Iterable[str]:
+    if body.get("service_tier") not in (None, "default", "standard_only", "flex"):
+        yield "service_tier"
+    if body.get("speed") not in (None, "standard"):
+        yield "speed"
+    if body.get("inference_geo") not in (None, "global"):
+        yield "inference_geo"
+
+
+def _above(name: str) -> int | None:
+    """`input_cost_per_token_above_200k_tokens` -> 200,000."""
+    _, found, rest = name.partition("_above_")
+    digits = rest.partition("k_tokens")[0]
+    return int(digits) * 1_000 if found and digits.isdigit() else None
+
+
+def _rate(value: object) -> int | None:
+    """Dollars a token (as LiteLLM's table has it) -> nano-dollars a million tokens, rounded up."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        dollars = float(value)
+    except ValueError:
+        return None
+    if not isfinite(dollars) or dollars < 0:
+        return None
+    exact = dollars * 1e15
+    return -int(-exact // 1) if abs(exact - round(exact)) > 1e-3 else round(exact)
+
+
+def _positive(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = int(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if number > 0 else None
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

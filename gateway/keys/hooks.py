@@ -1,0 +1,282 @@
+"""LiteLLM's documented extension points, bound to the key store: who calls, may it start, what did it take.
+
+Loaded by the proxy (`custom_auth`, `callbacks`). Thin: decisions are made elsewhere; here LiteLLM's objects become
+ours. Writes no key, prompt or answer to any log.
+"""
+
+import asyncio
+import hmac
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import litellm
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+
+from gateway.keys import estimate, refusals
+from gateway.keys.admission import Ask, Price, Reason
+from gateway.keys.routes import ACCOUNTED, ANTHROPIC, client_name, is_open
+from gateway.keys.store import Admitted, Call, KeyStore, Refused, StoreUnavailable, Usage, open_store
+
+T = TypeVar("T")
+log = logging.getLogger("toolkit.keys")
+
+STORE_URL = "TOOLKIT_KEYS_URL"
+UNKNOWN_PRICE = "TOOLKIT_UNKNOWN_PRICE"
+HEARTBEAT_SECONDS = 15.0
+KEY_ID = "toolkit_key_id"
+REFUSAL = "toolkit_refusal"
+LOCAL_PROVIDERS = {"hosted_vllm", "ollama_chat", "lm_studio"}
+# The operator's configuration may set these; a request that did could pick what answers past the estimate.
+_OPERATOR_ONLY = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list")
+
+# A caller's `no-log` would keep a request out of the accounts.
+litellm.global_disable_no_log_param = True
+
+
+class Ledger:
+    """The store as one worker of the proxy uses it: in threads, so that a busy database holds up no other request."""
+
+    def __init__(self, url: str) -> None:
+        self.store: KeyStore = open_store(url)
+        self.store.sweep()
+        self.owner = self.store.register()
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="keys")
+        self._heart: asyncio.Task[None] | None = None
+
+    async def run(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """What `call` returns, called in a thread."""
+        if self._heart is None:
+            self._heart = asyncio.create_task(self._beat())
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **named))
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            try:
+                await self.run(self.store.beat, self.owner)
+                await self.run(self.store.sweep)
+            except StoreUnavailable as error:
+                log.warning("%s", error.message)
+
+
+_opened: Ledger | None = None
+
+
+def _ledger() -> Ledger:
+    global _opened
+    if _opened is None:
+        _opened = Ledger(os.environ[STORE_URL])
+    return _opened
+
+
+async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
+    """Who calls: the operator with the master key, or a virtual key on one of the routes open to it."""
+    from litellm.proxy.proxy_server import master_key
+
+    if master_key and hmac.compare_digest((api_key or "").encode(), str(master_key).encode()):
+        return UserAPIKeyAuth(api_key=api_key, user_id="operator", user_role=LitellmUserRoles.PROXY_ADMIN)
+    path, method = request.url.path, request.scope.get("method", "")
+    try:
+        ledger = _ledger()
+        found = await ledger.run(ledger.store.authenticate, api_key or "")
+    except StoreUnavailable as error:
+        raise _unavailable(error) from None
+    if isinstance(found, Refused):
+        if path != ANTHROPIC or method != "POST":
+            raise _refusal(found, anthropic=False, now=ledger.store.clock())
+        # Raised here, an error always has OpenAI's shape: the hook before the call gives it Anthropic's.
+        return _caller(api_key, path, {REFUSAL: found})
+    if not is_open(method, path):
+        raise ProxyException(f"The route {path} is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 403)
+    return _caller(api_key, path, {KEY_ID: found.id}, name=found.name, models=_allowed(found.models))
+
+
+class KeyHooks(CustomLogger):
+    """Reserve before a request; settle or release after it."""
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: str
+    ) -> dict[str, Any]:
+        """Admit the request, with a shorter limit on its answer if need be, or raise the refusal."""
+        if user_api_key_dict.user_role == LitellmUserRoles.PROXY_ADMIN:
+            return data
+        ledger = _ledger()
+        anthropic = call_type == "anthropic_messages"
+        known = user_api_key_dict.metadata
+        if REFUSAL in known:
+            raise _refusal(known[REFUSAL], anthropic=anthropic, now=ledger.store.clock())
+        call_id, model, key_id = data.get("litellm_call_id"), data.get("model"), known.get(KEY_ID)
+        if call_type not in ACCOUNTED or not call_id or key_id is None or not isinstance(model, str):
+            raise ProxyException("This request is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 422)
+        for name in _OPERATOR_ONLY:
+            if data.get(name) is not None:
+                raise ProxyException(f"A request may not set {name}.", Reason.NOT_ACCEPTED.value, name, 422)
+        found = estimate.bound(data, embedding=call_type == "aembedding")
+        sent = data.get("proxy_server_request") or {}
+        call = Call(
+            id=call_id,
+            model=model,
+            route=urlsplit(str(sent.get("url", ""))).path,
+            client=client_name((sent.get("headers") or {}).get("user-agent", "")),
+            streamed=bool(data.get("stream")),
+        )
+        ask = _ask(model, found)
+        try:
+            if isinstance(ask, Reason):
+                result: Admitted | Refused = await ledger.run(ledger.store.refusal, key_id, ask)
+            else:
+                result = await ledger.run(ledger.store.admit, key_id, call, ask, ledger.owner)
+        except StoreUnavailable as error:
+            raise _unavailable(error) from None
+        if isinstance(result, Refused):
+            raise _refusal(result, model=model, anthropic=anthropic, now=ledger.store.clock())
+        limit = result.answer
+        if limit is not None and limit != found.answer:
+            estimate.limit_answer(data, limit, field="max_output_tokens" if call_type == "aresponses" else "max_tokens")
+        return data
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Settle what the request took; also called with the part that was streamed before a client left."""
+        record = kwargs.get("standard_logging_object") or {}
+        call_id = kwargs.get("litellm_call_id")
+        if not call_id:
+            return
+        ledger = _ledger()
+        left = bool((record.get("metadata") or {}).get("client_disconnected"))
+        await ledger.run(
+            ledger.store.settle,
+            call_id,
+            _usage(record),
+            outcome="client left" if left else "done",
+            answered_by=record.get("model"),
+        )
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: UserAPIKeyAuth,
+        traceback_str: str | None = None,
+    ) -> None:
+        """Free what was reserved for a request that failed."""
+        call_id = request_data.get("litellm_call_id")
+        if call_id:
+            ledger = _ledger()
+            await ledger.run(ledger.store.release, call_id, outcome=type(original_exception).__name__)
+
+
+def _caller(
+    secret: str, path: str, known: dict[str, Any], *, name: str | None = None, models: list[str] | None = None
+) -> UserAPIKeyAuth:
+    return UserAPIKeyAuth(
+        api_key=secret,
+        key_alias=name,
+        user_id=name,
+        user_role=LitellmUserRoles.INTERNAL_USER,
+        allowed_routes=[path],
+        models=models or [],
+        metadata=known,
+    )
+
+
+def _allowed(patterns: tuple[str, ...]) -> list[str]:
+    """The names a key sees in the list of models; the patterns themselves are checked at admission."""
+    from litellm.proxy.proxy_server import llm_router
+
+    from gateway.keys.admission import matches
+
+    if not patterns or llm_router is None:
+        return []
+    return [name for name in llm_router.get_model_names() if matches(name, patterns)] or ["none"]
+
+
+def _ask(model: str, found: estimate.Bound) -> Ask | Reason:
+    free = os.environ.get(UNKNOWN_PRICE) == "free"
+    offers = []
+    for info, local in _deployments(model):
+        price = estimate.price_of(info, found=found)
+        if price is None and not free:
+            return Reason.UNPRICED
+        offers.append(
+            estimate.Offer(
+                price or Price(0, 0), info.get("max_input_tokens"), info.get("max_output_tokens"), local=local
+            )
+        )
+    if (found.provider_tools or found.premium) and any(offer.price and offer.price.output for offer in offers):
+        return Reason.UNBOUNDED
+    return estimate.ask(found, offers) or Reason.UNBOUNDED
+
+
+def _deployments(model: str) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Price and limits of everything that may answer a request for `model`: its deployments and its fallbacks'."""
+    from litellm.proxy.proxy_server import llm_router
+
+    if llm_router is None:
+        return
+    waiting, seen = [model], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for deployment in llm_router.get_model_list(model_name=name) or []:
+            served = str(deployment["litellm_params"].get("model", ""))
+            identity = str((deployment.get("model_info") or {}).get("id", ""))
+            info = llm_router.get_deployment_model_info(identity, served) or {}
+            own = {**deployment["litellm_params"], **(deployment.get("model_info") or {})}
+            yield (
+                {**info, **{key: value for key, value in own.items() if value is not None}},
+                (served.partition("/")[0] in LOCAL_PROVIDERS),
+            )
+        for kind in ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks"):
+            for entry in getattr(llm_router, kind, None) or []:
+                for source, targets in entry.items():
+                    if source in (name, "*"):
+                        waiting.extend(target for target in targets if isinstance(target, str))
+
+
+def _usage(record: dict[str, Any]) -> Usage:
+    took = (record.get("metadata") or {}).get("usage_object") or {}
+    details = took.get("prompt_tokens_details") or {}
+    return Usage(
+        cost_nano=_nano(record.get("response_cost")),
+        prompt_tokens=int(record.get("prompt_tokens") or 0),
+        completion_tokens=int(record.get("completion_tokens") or 0),
+        cache_read_tokens=int(details.get("cached_tokens") or took.get("cache_read_input_tokens") or 0),
+        cache_write_tokens=int(details.get("cache_creation_tokens") or took.get("cache_creation_input_tokens") or 0),
+    )
+
+
+def _nano(dollars: float | None) -> int:
+    """LiteLLM's dollars as whole nano-dollars. Its float's noise is far below half of one."""
+    return round((dollars or 0.0) * 1e9)
+
+
+def _refusal(refused: Refused, *, model: str = "", anthropic: bool, now: int) -> ProxyException:
+    return ProxyException(
+        message=refusals.sentence(refused, model=model, now=now),
+        type=refused.reason.value,
+        param="key",
+        code=refusals.status(refused.reason, anthropic=anthropic),
+    )
+
+
+def _unavailable(error: StoreUnavailable) -> ProxyException:
+    log.error("%s", error.message)
+    return ProxyException(
+        "The gateway's key store does not work at the moment, so no budget can be checked.",
+        Reason.STORE.value,
+        "key",
+        503,
+    )
+
+
+proxy_logger = KeyHooks()

@@ -1,0 +1,617 @@
+"""The key store: virtual keys, what is reserved for running requests, what was spent. SQLite or Postgres.
+
+Every change is one transaction that holds the key's row. Knows nothing of LiteLLM, HTTP or terminals.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    and_,
+    bindparam,
+    case,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+
+from gateway.keys import owners as processes
+from gateway.keys.admission import Ask, Reason, Shortage, admit, matches, too_fast
+from gateway.keys.migrations import migrate
+from gateway.keys.periods import span_at
+from gateway.keys.schema import keys, owners, requests, secrets
+from gateway.keys.virtual_key import NewKey, VirtualKey, check_name, digest, hint, new_secret, now_ms
+from toolkit.core.errors import ToolkitError, UsageError
+from toolkit.core.paths import private_dir
+
+T = TypeVar("T")
+
+MINUTE = 60_000
+LEASE = 60_000  # an owner on another host that was silent for longer than this is dead
+BUSY_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request as the store records it. `deadline`: milliseconds from now after which it cannot be running."""
+
+    id: str
+    model: str
+    route: str = ""
+    client: str = ""
+    streamed: bool = False
+    deadline: int = 3_600_000
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Reserved. `answer`: the limit that the answer must keep, None: any length."""
+
+    nano: int
+    tokens: int
+    answer: int | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Not admitted. `key` is None when no key has this secret; `needed` in the unit of the reason."""
+
+    reason: Reason
+    key: VirtualKey | None = None
+    needed: int = 0
+    used: int = 0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a request really took."""
+
+    cost_nano: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+_COLUMNS = [column for column in keys.c if column.name != "deleted_at"]
+_BY_ID = select(*_COLUMNS).where(keys.c.id == bindparam("key_id"))
+_BY_ID_LOCKED = _BY_ID.with_for_update()
+_BY_SECRET = (
+    select(*_COLUMNS, secrets.c.expires_at.label("secret_expires_at"))
+    .join(secrets, secrets.c.key_id == keys.c.id)
+    .where(secrets.c.digest == bindparam("digest"), keys.c.deleted_at.is_(None))
+)
+_LAST_MINUTE = select(
+    func.count(),
+    func.coalesce(
+        func.sum(
+            case(
+                (requests.c.state == "open", requests.c.expected_tokens),
+                else_=requests.c.prompt_tokens + requests.c.completion_tokens,
+            )
+        ),
+        0,
+    ),
+).where(
+    requests.c.key_id == bindparam("key_id"),
+    requests.c.admitted_at > bindparam("since"),
+    requests.c.admitted_at <= bindparam("until"),
+)
+_REQUEST = select(
+    requests.c.state,
+    requests.c.reserved_nano,
+    requests.c.reserved_tokens,
+    requests.c.cost_nano,
+    requests.c.prompt_tokens,
+    requests.c.completion_tokens,
+    requests.c.generation,
+    requests.c.key_id,
+).where(requests.c.id == bindparam("request_id"))
+_ADD = insert(requests)
+_END = update(requests).where(requests.c.id == bindparam("request_id"))
+_RESERVE = (
+    update(keys)
+    .where(keys.c.id == bindparam("key_id"))
+    .values(
+        reserved_nano=keys.c.reserved_nano + bindparam("nano"),
+        reserved_tokens=keys.c.reserved_tokens + bindparam("tokens"),
+    )
+)
+_CHARGE = (
+    update(keys)
+    .where(keys.c.id == bindparam("key_id"))
+    .values(
+        reserved_nano=keys.c.reserved_nano - bindparam("freed_nano"),
+        reserved_tokens=keys.c.reserved_tokens - bindparam("freed_tokens"),
+        spent_nano=keys.c.spent_nano + bindparam("nano_now"),
+        spent_tokens=keys.c.spent_tokens + bindparam("tokens_now"),
+        total_nano=keys.c.total_nano + bindparam("nano"),
+        total_tokens=keys.c.total_tokens + bindparam("tokens"),
+    )
+)
+_TURN = (
+    update(keys)
+    .where(keys.c.id == bindparam("key_id"))
+    .values(
+        generation=bindparam("new_generation"),
+        period_start=bindparam("new_start"),
+        period_end=bindparam("new_end"),
+        spent_nano=bindparam("new_nano"),
+        spent_tokens=bindparam("new_tokens"),
+    )
+)
+
+
+def open_store(url: str, *, clock: Callable[[], int] = now_ms) -> "KeyStore":
+    """The store at an SQLAlchemy URL (`sqlite:///FILE` or `postgresql://...`), made or migrated if need be.
+
+    Raises ToolkitError when it cannot be reached or was written by a newer toolkit.
+    """
+    store = KeyStore(_engine(url), clock=clock)
+    with store.writing() as connection:
+        migrate(connection, now=clock())
+    return store
+
+
+class KeyStore:
+    """Virtual keys and their requests. Safe to use from several threads; every method blocks for milliseconds."""
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], int]) -> None:
+        self.engine = engine
+        self.clock = clock
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction that may write: committed at the end, rolled back on an exception."""
+        with _explained(self.engine), self.engine.connect() as connection:
+            connection.info["write"] = True
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One transaction that sees one moment of the store."""
+        with _explained(self.engine), self.engine.connect() as connection:
+            connection.info["write"] = False
+            with connection.begin():
+                yield connection
+
+    # Keys
+
+    def create(
+        self,
+        name: str,
+        *,
+        budget_nano: int | None = None,
+        budget_tokens: int | None = None,
+        period: str | None = None,
+        time_zone: str = "UTC",
+        models: Sequence[str] = (),
+        rpm: int | None = None,
+        tpm: int | None = None,
+        expires: int | None = None,
+        when_tight: str = "clip",
+    ) -> NewKey:
+        """A new key; the secret is only in the result. Raises UsageError if the name is taken."""
+        check_name(name)
+        now = self.clock()
+        secret = new_secret()
+        span = span_at(now, period, anchor=now, time_zone=time_zone)
+        row = {
+            "name": name,
+            "created_at": now,
+            "expires_at": expires,
+            "blocked": False,
+            "models": json.dumps(list(models)),
+            "budget_nano": budget_nano,
+            "budget_tokens": budget_tokens,
+            "when_tight": when_tight,
+            "period": period,
+            "time_zone": time_zone,
+            "generation": 0,
+            "period_start": span.start,
+            "period_end": span.end,
+            "spent_nano": 0,
+            "spent_tokens": 0,
+            "reserved_nano": 0,
+            "reserved_tokens": 0,
+            "total_nano": 0,
+            "total_tokens": 0,
+            "rpm": rpm,
+            "tpm": tpm,
+        }
+        try:
+            with self.writing() as connection:
+                made = connection.execute(insert(keys).values(row).returning(keys.c.id)).scalar_one()
+                connection.execute(
+                    insert(secrets).values(digest=digest(secret), key_id=made, hint=hint(secret), created_at=now)
+                )
+        except IntegrityError:
+            raise UsageError(f"there is already a key named {name}", hint=f"toolkit keys show {name}") from None
+        return NewKey(self.get(name), secret)
+
+    def get(self, name: str) -> VirtualKey:
+        """The key named `name`, as it stands now. Raises ToolkitError with the nearest names."""
+        with self.reading() as connection:
+            return self._named(connection, name)
+
+    def all(self) -> list[VirtualKey]:
+        """Every key, by name, as they stand now."""
+        now = self.clock()
+        with self.reading() as connection:
+            rows = connection.execute(select(*_COLUMNS).where(keys.c.deleted_at.is_(None)).order_by(keys.c.name))
+            found = [_key(row) for row in rows]
+            hints: dict[int, list[str]] = {}
+            live = (secrets.c.expires_at.is_(None)) | (secrets.c.expires_at > now)
+            for key_id, shown in connection.execute(
+                select(secrets.c.key_id, secrets.c.hint).where(live).order_by(secrets.c.created_at.desc())
+            ):
+                hints.setdefault(key_id, []).append(shown)
+        return [replace(key.at(now), hints=tuple(hints.get(key.id, ()))) for key in found]
+
+    def block(self, name: str, *, blocked: bool = True) -> VirtualKey:
+        """Refuse (or accept again) every request of this key from the next one on."""
+        with self.writing() as connection:
+            key = self._named(connection, name)
+            connection.execute(update(keys).where(keys.c.id == key.id).values(blocked=blocked))
+        return replace(key, blocked=blocked)
+
+    def delete(self, name: str) -> VirtualKey:
+        """Forget the key and its secrets; what it spent stays in the reports. Its name is free again."""
+        with self.writing() as connection:
+            key = self._named(connection, name)
+            connection.execute(update(keys).where(keys.c.id == key.id).values(deleted_at=self.clock(), blocked=True))
+            connection.execute(secrets.delete().where(secrets.c.key_id == key.id))
+        return key
+
+    # Requests
+
+    def authenticate(self, secret: str) -> VirtualKey | Refused:
+        """The key of this secret, if it may be used now."""
+        now = self.clock()
+        with self.reading() as connection:
+            row = connection.execute(_BY_SECRET, {"digest": digest(secret)}).first()
+        if row is None or (row.secret_expires_at is not None and now >= row.secret_expires_at):
+            return Refused(Reason.UNKNOWN_KEY)
+        key = _key(row).at(now)
+        return _usable(key, now) or key
+
+    def admit(self, key_id: int, call: Call, ask: Ask, owner: str) -> Admitted | Refused:
+        """Reserve what `call` can cost at most, or say why not. The same call is never admitted twice."""
+        now = self.clock()
+        try:
+            with self.writing() as connection:
+                row = connection.execute(_BY_ID_LOCKED, {"key_id": key_id}).first()
+                if row is None:
+                    return Refused(Reason.UNKNOWN_KEY)
+                key = self._turned(connection, _key(row), now)
+                unusable = _usable(key, now)
+                if unusable is not None:
+                    return unusable
+                if not matches(call.model, key.models):
+                    return Refused(Reason.MODEL, key)
+                if key.rpm is not None or key.tpm is not None:
+                    window = {"key_id": key_id, "since": now - MINUTE, "until": now}
+                    count, tokens = connection.execute(_LAST_MINUTE, window).one()
+                    fast = too_fast(ask, key.rpm, key.tpm, requests=count, tokens=int(tokens))
+                    if fast is not None:
+                        used = count if fast.reason is Reason.REQUEST_RATE else int(tokens)
+                        return Refused(fast.reason, key, fast.needed, used)
+                granted = admit(ask, key.purse, clip=key.when_tight == "clip")
+                if isinstance(granted, Shortage):
+                    return Refused(granted.reason, key, granted.needed)
+                self._open(connection, key_id, call, owner, now, granted.nano, granted.tokens, ask.expected)
+                connection.execute(_RESERVE, {"key_id": key_id, "nano": granted.nano, "tokens": granted.tokens})
+        except IntegrityError:
+            return Refused(Reason.NOT_ACCEPTED, key)
+        return Admitted(granted.nano, granted.tokens, granted.answer)
+
+    def refusal(self, key_id: int, reason: Reason) -> Refused:
+        """A refusal that was decided before the key was looked at, with the key as it stands."""
+        with self.reading() as connection:
+            row = connection.execute(_BY_ID, {"key_id": key_id}).first()
+        return Refused(reason, _key(row).at(self.clock()) if row is not None else None)
+
+    def settle(self, request_id: str, usage: Usage, *, outcome: str = "done", answered_by: str | None = None) -> bool:
+        """Charge what a request really took and free its reservation. False if it was settled before or is unknown.
+
+        A request that was given up (released, or lost with its owner) and answers after all is charged now.
+        """
+        return self._end(request_id, "settled", outcome, usage, answered_by)
+
+    def release(self, request_id: str, *, outcome: str) -> bool:
+        """Free the reservation of a request that cost nothing. False if it is not open."""
+        return self._end(request_id, "released", outcome, Usage(), None)
+
+    def lose(self, request_id: str, *, outcome: str) -> bool:
+        """Close a request whose end nobody saw, at all it can have cost. False if it is not open."""
+        return self._end(request_id, "lost", outcome, None, None)
+
+    # Owners
+
+    def register(self) -> str:
+        """Enter this process as an owner of reservations; returns its id there."""
+        owner = str(uuid.uuid4())
+        me = {
+            "id": owner,
+            "host": processes.host_name(),
+            "pid": os.getpid(),
+            "started": processes.started(os.getpid()) or "",
+            "seen_at": self.clock(),
+        }
+        with self.writing() as connection:
+            connection.execute(insert(owners).values(me))
+        return owner
+
+    def beat(self, owner: str) -> None:
+        """Say that this owner lives."""
+        with self.writing() as connection:
+            connection.execute(update(owners).where(owners.c.id == owner).values(seen_at=self.clock()))
+
+    def sweep(self) -> int:
+        """Close what dead owners left open, and what is past its deadline. Returns how many requests that were."""
+        now, here = self.clock(), processes.host_name()
+        gone = []
+        with self.reading() as connection:
+            for row in connection.execute(select(owners)):
+                dead = processes.is_dead(processes.Owner(row.id, row.host, row.pid, row.started), here=here)
+                if dead or (dead is None and row.seen_at < now - LEASE):
+                    gone.append(row.id)
+            late = and_(requests.c.state == "open", requests.c.deadline < now)
+            left = and_(requests.c.state == "open", requests.c.owner_id.in_(gone))
+            stuck = [
+                *connection.execute(select(requests.c.id).where(left)).scalars(),
+                *connection.execute(select(requests.c.id).where(late)).scalars(),
+            ]
+        closed = sum(self.lose(request, outcome="owner ended" if gone else "no end seen") for request in stuck)
+        if gone:
+            with self.writing() as connection:
+                still = select(requests.c.owner_id).where(requests.c.state == "open")
+                connection.execute(owners.delete().where(owners.c.id.in_(gone), owners.c.id.not_in(still)))
+        return closed
+
+    # Inside a transaction
+
+    def _named(self, connection: Connection, name: str) -> VirtualKey:
+        now = self.clock()
+        found = select(*_COLUMNS).where(keys.c.name == name, keys.c.deleted_at.is_(None))
+        if connection.info["write"]:
+            found = found.with_for_update()
+        row = connection.execute(found).first()
+        if row is None:
+            import difflib
+
+            names = connection.execute(select(keys.c.name).where(keys.c.deleted_at.is_(None))).scalars().all()
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            hint_text = f"did you mean {' or '.join(near)}?" if near else "toolkit keys list"
+            raise ToolkitError(f"there is no key named {name}", hint=hint_text)
+        live = (secrets.c.expires_at.is_(None)) | (secrets.c.expires_at > now)
+        hints = connection.execute(
+            select(secrets.c.hint).where(secrets.c.key_id == row.id, live).order_by(secrets.c.created_at.desc())
+        ).scalars()
+        return replace(_key(row).at(now), hints=tuple(hints))
+
+    def _turned(self, connection: Connection, key: VirtualKey, now: int) -> VirtualKey:
+        """The key with its period moved on, in the store too."""
+        turned = key.at(now)
+        if turned is not key:
+            connection.execute(
+                _TURN,
+                {
+                    "key_id": key.id,
+                    "new_generation": turned.generation,
+                    "new_start": turned.period_start,
+                    "new_end": turned.period_end,
+                    "new_nano": turned.spent_nano,
+                    "new_tokens": turned.spent_tokens,
+                },
+            )
+        return turned
+
+    def _open(
+        self,
+        connection: Connection,
+        key_id: int,
+        call: Call,
+        owner: str,
+        now: int,
+        nano: int,
+        tokens: int,
+        expected: int,
+    ) -> None:
+        connection.execute(
+            _ADD,
+            {
+                "id": call.id,
+                "key_id": key_id,
+                "owner_id": owner,
+                "state": "open",
+                "admitted_at": now,
+                "deadline": now + call.deadline,
+                "asked_model": call.model[:255],
+                "route": call.route[:64],
+                "client": call.client[:64],
+                "streamed": call.streamed,
+                "reserved_nano": nano,
+                "reserved_tokens": tokens,
+                "expected_tokens": expected,
+                "cost_nano": 0,
+                "prompt_tokens": 0,
+                "completion_tokens": 0,
+                "cache_read_tokens": 0,
+                "cache_write_tokens": 0,
+            },
+        )
+
+    def _end(self, request_id: str, state: str, outcome: str, usage: Usage | None, answered_by: str | None) -> bool:
+        """Bring a request to its end. `usage` None: all that was reserved for it."""
+        now = self.clock()
+        with self.writing() as connection:
+            owner_of = connection.execute(_REQUEST, {"request_id": request_id}).first()
+            if owner_of is None:
+                return False
+            # The key's row first, always: two transactions that both want it wait for each other in one order.
+            key = self._turned(
+                connection, _key(connection.execute(_BY_ID_LOCKED, {"key_id": owner_of.key_id}).one()), now
+            )
+            was = connection.execute(_REQUEST, {"request_id": request_id}).one()
+            if was.state == "settled" or (state != "settled" and was.state != "open"):
+                return False
+            is_open = was.state == "open"
+            took = Usage(was.reserved_nano, was.reserved_tokens) if usage is None else usage
+            # A correction belongs to the period that paid first; an open request to the one it ends in.
+            paid_now = is_open or was.generation == key.generation
+            nano = took.cost_nano - was.cost_nano
+            tokens = took.prompt_tokens + took.completion_tokens - was.prompt_tokens - was.completion_tokens
+            connection.execute(
+                _END,
+                {
+                    "request_id": request_id,
+                    "state": state,
+                    "outcome": outcome[:64],
+                    "generation": key.generation if is_open else was.generation,
+                    "ended_at": now,
+                    "answered_by": answered_by[:255] if answered_by else None,
+                    "cost_nano": took.cost_nano,
+                    "prompt_tokens": took.prompt_tokens,
+                    "completion_tokens": took.completion_tokens,
+                    "cache_read_tokens": took.cache_read_tokens,
+                    "cache_write_tokens": took.cache_write_tokens,
+                },
+            )
+            connection.execute(
+                _CHARGE,
+                {
+                    "key_id": key.id,
+                    "freed_nano": was.reserved_nano if is_open else 0,
+                    "freed_tokens": was.reserved_tokens if is_open else 0,
+                    "nano_now": nano if paid_now else 0,
+                    "tokens_now": tokens if paid_now else 0,
+                    "nano": nano,
+                    "tokens": tokens,
+                },
+            )
+        return True
+
+
+def _usable(key: VirtualKey, now: int) -> Refused | None:
+    if key.blocked:
+        return Refused(Reason.BLOCKED, key)
+    if key.expired(now):
+        return Refused(Reason.EXPIRED, key)
+    return None
+
+
+def _key(row: Row[*tuple[Any, ...]]) -> VirtualKey:
+    values = row._mapping
+    fields = {column.name: values[column.name] for column in _COLUMNS}
+    fields["models"] = tuple(json.loads(fields["models"]))
+    return VirtualKey(**fields)
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UsageError(
+            f"{url.split('@')[-1]!r} is not the address of a key store",
+            hint="set keys.database to a file, or to postgresql://user@host/name",
+        ) from None
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(Path(parsed.database or ""))
+    if parsed.get_backend_name() == "postgresql":
+        try:
+            return create_engine(
+                parsed.set(drivername="postgresql+psycopg"),
+                pool_pre_ping=True,
+                pool_size=4,
+                max_overflow=12,
+                connect_args={"connect_timeout": 5, "options": "-c lock_timeout=15s -c statement_timeout=60s"},
+            )
+        except (ImportError, NoSuchModuleError):
+            raise ToolkitError(
+                "a key store on Postgres needs the psycopg driver, which is not installed",
+                hint="install local-llm-toolkit[postgres]",
+            ) from None
+    raise UsageError(
+        f"a key store is kept in SQLite or Postgres, not in {parsed.get_backend_name()}",
+        hint="set keys.database to a file, or to postgresql://user@host/name",
+    )
+
+
+def _sqlite(path: Path) -> Engine:
+    if not path.parent.exists():
+        private_dir(path.parent)
+    if not path.exists():
+        # Made by us and not by SQLite, so that nobody else can read it for even a moment; the journal files
+        # that SQLite makes beside it take the same mode.
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise ToolkitError(
+                f"the key store {path} cannot be made: {error.strerror}", hint=f"ls -ld {path.parent}"
+            ) from None
+    elif os.name == "posix" and path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _settings(connection: Any, record: object) -> None:
+        connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
+        for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {setting}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("write") else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def _explained(engine: Engine) -> Iterator[None]:
+    """Turns what a database reports into a sentence. Constraint violations pass: they are answers, not faults."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        place = engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string()
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else "no reason given"
+        raise StoreUnavailable(f"the key store {place} does not work: {reason}", hint=_mend(engine, reason)) from error
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(f"the key store does not work: {error}", hint="toolkit keys list") from error
+
+
+class StoreUnavailable(ToolkitError):
+    """The database cannot be reached, is full, locked or damaged."""
+
+
+def _mend(engine: Engine, reason: str) -> str:
+    if engine.dialect.name != "sqlite":
+        return f"check that Postgres answers at {engine.url.host or 'the local socket'}:{engine.url.port or 5432}"
+    if "full" in reason:
+        return f"make room on the disk of {engine.url.database}"
+    if "malformed" in reason or "not a database" in reason:
+        return f"move {engine.url.database} away and put a backup in its place"
+    return f"ls -l {engine.url.database}*"
