@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from sqlalchemy import (
     Connection,
@@ -37,8 +37,6 @@ from gateway.keys.schema import keys, owners, requests, secrets
 from gateway.keys.virtual_key import NewKey, VirtualKey, check_name, digest, hint, new_secret, now_ms
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.paths import private_dir
-
-T = TypeVar("T")
 
 MINUTE = 60_000
 LEASE = 60_000  # an owner on another host that was silent for longer than this is dead
@@ -162,8 +160,12 @@ def open_store(url: str, *, clock: Callable[[], int] = now_ms) -> "KeyStore":
     Raises ToolkitError when it cannot be reached or was written by a newer toolkit.
     """
     store = KeyStore(_engine(url), clock=clock)
-    with store.writing() as connection:
-        migrate(connection, now=clock())
+    try:
+        with store.writing() as connection:
+            migrate(connection, now=clock())
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
@@ -173,6 +175,12 @@ class KeyStore:
     def __init__(self, engine: Engine, *, clock: Callable[[], int]) -> None:
         self.engine = engine
         self.clock = clock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Give all connections back."""

@@ -37,17 +37,18 @@ def create(
     from toolkit.core.units import parse_count, parse_money
 
     out = Output(json=json, quiet=quiet)
-    made = _store(config).create(
-        name,
-        budget_nano=None if budget is None else parse_money(budget),
-        budget_tokens=None if tokens is None else parse_count(tokens),
-        period=parse_period(reset),
-        time_zone=_time_zone(),
-        models=models or (),
-        rpm=None if rpm is None else parse_count(rpm),
-        tpm=None if tpm is None else parse_count(tpm),
-        expires=None if expires is None else _moment(expires, now_ms()),
-    )
+    with _store(config) as store:
+        made = store.create(
+            name,
+            budget_nano=None if budget is None else parse_money(budget),
+            budget_tokens=None if tokens is None else parse_count(tokens),
+            period=parse_period(reset),
+            time_zone=_time_zone(),
+            models=models or (),
+            rpm=None if rpm is None else parse_count(rpm),
+            tpm=None if tpm is None else parse_count(tpm),
+            expires=None if expires is None else _moment(expires, now_ms()),
+        )
     out.note("This secret is shown once:")
     out.result(_document(made.key) | {"secret": made.secret}, human=made.secret, quiet=made.secret)
 
@@ -58,7 +59,8 @@ def list_(json: Json = False, quiet: Quiet = False, config: Config = None) -> No
     from toolkit.core.units import format_count, format_money
 
     out = Output(json=json, quiet=quiet)
-    found = _store(config).all()
+    with _store(config) as store:
+        found = store.all()
     rows = [
         (
             key.name,
@@ -86,7 +88,8 @@ def show(name: Name, json: Json = False, config: Config = None) -> None:
     from toolkit.core.units import format_count, format_money
 
     out = Output(json=json)
-    key = _store(config).get(name)
+    with _store(config) as store:
+        key = store.get(name)
     purse = key.purse
     rows: list[tuple[str, str]] = [
         ("name", key.name),
@@ -114,24 +117,29 @@ def show(name: Name, json: Json = False, config: Config = None) -> None:
 def block(name: Name, json: Json = False, config: Config = None) -> None:
     """Refuse the key from its next request on."""
     out = Output(json=json)
-    out.result(_document(_store(config).block(name)), human=f"{name} is blocked")
+    with _store(config) as store:
+        key = store.block(name)
+    out.result(_document(key), human=f"{name} is blocked")
 
 
 @app.command()
 def unblock(name: Name, json: Json = False, config: Config = None) -> None:
     """Let a blocked key in again."""
     out = Output(json=json)
-    out.result(_document(_store(config).block(name, blocked=False)), human=f"{name} is let in again")
+    with _store(config) as store:
+        key = store.block(name, blocked=False)
+    out.result(_document(key), human=f"{name} is let in again")
 
 
 @app.command()
 def delete(name: Name, yes: Yes = False, json: Json = False, config: Config = None) -> None:
     """Delete a key for good. What it spent stays in the reports."""
     out = Output(json=json)
-    store = _store(config)
-    store.get(name)
-    out.confirm(f"Delete the key {name}?", yes=yes)
-    out.result(_document(store.delete(name)), human=f"{name} is deleted")
+    with _store(config) as store:
+        store.get(name)
+        out.confirm(f"Delete the key {name}?", yes=yes)
+        key = store.delete(name)
+    out.result(_document(key), human=f"{name} is deleted")
 
 
 def _store(config: Path | None) -> "KeyStore":

@@ -1,7 +1,7 @@
 """A stand-in for a hosted API: OpenAI's chat completions and embeddings, scripted by the model's name.
 
-`echo` answers in max_tokens tokens or fewer; `slow` waits first; `breaks` dies in the middle of a stream; `fails` answers
-500. It counts what it was asked and what it would bill, which is what the real provider would put on the invoice.
+`echo` answers in max_tokens tokens or fewer; `slow` waits first; `breaks` dies in the middle of a stream; `fails`
+answers 500. It counts what it was asked and what it would bill: what a real provider would put on the invoice.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
-        return
+        return None
     raw = b""
     while True:
         part = await receive()
@@ -48,7 +48,9 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         usage = {"prompt_tokens": PROMPT, "total_tokens": PROMPT}
         data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}]
         return await _json(send, 200, {"object": "list", "model": model, "data": data, "usage": usage})
-    words = min(int(body.get("max_tokens") or body.get("max_completion_tokens") or WORDS), WORDS) * int(body.get("n") or 1)
+    words = min(int(body.get("max_tokens") or body.get("max_completion_tokens") or WORDS), WORDS) * int(
+        body.get("n") or 1
+    )
     usage = {"prompt_tokens": PROMPT, "completion_tokens": words, "total_tokens": PROMPT + words}
     if model == "slow":
         await asyncio.sleep(float(os.environ.get("UPSTREAM_SLOW", "0.5")))
