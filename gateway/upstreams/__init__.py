@@ -1,1 +1,5 @@
-"""One file per kind of server that answers requests: discover it, start it if it is ours, describe it to LiteLLM."""
+"""One file for each kind of server a model can be served by; `discover_all` gathers what there is."""
+
+from gateway.upstreams.discovery import Discovered, discover_all
+
+__all__ = ["Discovered", "discover_all"]

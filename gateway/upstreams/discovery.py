@@ -1,0 +1,152 @@
+"""Gathers what the gateway can serve: models of the settings, servers found running, files to start servers on.
+
+Starts nothing. A model named in the settings that cannot be served is an error; one that was merely found is a note.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+import gateway.models
+from gateway.settings import Discover, Model, Settings
+from gateway.upstreams import hosted, llamacpp, lmstudio, ollama, vllm
+from gateway.upstreams.llamacpp import LlamaServerSpec
+from gateway.upstreams.served import Price, ServedModel
+from gateway.upstreams.wire import Found, ask, base_url
+from toolkit.core.config import secret
+from toolkit.core.errors import ToolkitError
+
+BUILTIN = Path(gateway.models.__path__[0]) / "builtin"
+BUILTIN_CONTEXT = 4096
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")  # no wildcard, which LiteLLM would take as a pattern
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """Everything there is to serve. `to_start` are llama.cpp servers the gateway starts itself."""
+
+    models: tuple[ServedModel, ...] = ()
+    to_start: tuple[LlamaServerSpec, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def discover_all(settings: Settings) -> Discovered:
+    """What `settings` names, then what runs here or has its key set, then GGUF files. Names are distinct.
+
+    Takes about `settings.discover.timeout` seconds at most. Raises ToolkitError for a model of the settings that
+    cannot be served: a file that is missing or damaged, a key that is not set.
+    """
+    with httpx.Client(timeout=settings.discover.timeout, trust_env=False) as client:
+        named = [_named(model, settings, client) for model in settings.models]
+        searches: list[Callable[[Settings, httpx.Client], Found]] = [
+            llamacpp.discover,
+            ollama.discover,
+            lmstudio.discover,
+            vllm.discover,
+        ]
+        with ThreadPoolExecutor(max_workers=len(searches)) as pool:
+            found = list(pool.map(lambda search: search(settings, client), searches))
+    found.append(hosted.discover(settings))
+    started = [thing for thing in named if isinstance(thing, LlamaServerSpec)]
+    models = [thing for thing in named if isinstance(thing, ServedModel)]
+    notes = [note for one in found for note in one.notes]
+    taken = {thing.name for thing in named}
+    if settings.discover.builtin:
+        for spec in builtin_specs(settings):
+            if spec.name not in taken:
+                taken.add(spec.name)
+                started.append(spec)
+    models.extend(_distinct((model for one in found for model in one.models), taken, notes))
+    return Discovered(tuple(models), tuple(started), tuple(notes))
+
+
+def builtin_specs(settings: Settings) -> list[LlamaServerSpec]:
+    """The models shipped with the toolkit. One thread each: more only slows down something so small."""
+    return [
+        llamacpp.spec_for(path, path.stem.rpartition("-")[0], settings, threads=1, context=BUILTIN_CONTEXT)
+        for path in sorted(BUILTIN.glob("*.gguf"))
+    ]
+
+
+def _named(model: Model, settings: Settings, client: httpx.Client) -> ServedModel | LlamaServerSpec:
+    """One entry of `models:`."""
+    if model.api_key:
+        secret(model.api_key, what=f"api_key of model {model.name}")
+    key = f"os.environ/{model.api_key.removeprefix('env:')}" if model.api_key else None
+    price = Price(**model.price.model_dump()) if model.price else None
+    if model.gguf is not None:
+        return llamacpp.spec_for(model.gguf.expanduser().absolute(), model.name, settings, model)
+    if model.ollama is not None:
+        base = base_url(settings.discover.ollama or str(Discover.model_fields["ollama"].default))
+        return _at_ollama(model, model.ollama, base, price, settings, client)
+    if model.url is not None:
+        local = _is_loopback(model.url)
+        return ServedModel(
+            name=model.name,
+            upstream="url",
+            litellm_params={
+                "model": f"hosted_vllm/{model.upstream_name or model.name}",
+                "api_base": model.url.rstrip("/"),
+                "api_key": key or "none",
+            },
+            context=model.context,
+            max_output=model.max_output,
+            price=price or (Price() if local else None),
+            local=local,
+        )
+    assert model.litellm is not None  # noqa: S101  the settings admit exactly one source
+    known = hosted.price_table().get(model.litellm) or hosted.price_table().get(model.litellm.partition("/")[2]) or {}
+    return ServedModel(
+        name=model.name,
+        upstream=model.litellm.partition("/")[0],
+        litellm_params={"model": model.litellm} | ({"api_key": key} if key else {}),
+        context=model.context or known.get("max_input_tokens"),
+        max_output=model.max_output or known.get("max_output_tokens"),
+        price=price,
+        local=False,
+    )
+
+
+def _at_ollama(
+    model: Model, tag: str, base: str, price: Price | None, settings: Settings, client: httpx.Client
+) -> ServedModel:
+    shown, _ = ask(client, f"{base}/api/show", "Ollama", post={"model": tag})
+    shown = shown or {}
+    trained = ollama.trained_context(shown)
+    if model.context and trained and model.context > trained:
+        raise ToolkitError(
+            f"model {model.name} asks for a context of {model.context:,}, and {tag} was trained with {trained:,}",
+            hint=f"set context: {trained} for {model.name} in gateway.yaml",
+        )
+    context = model.context or ollama.configured_context(shown) or settings.llamacpp.context
+    entry = ollama.served(model.name, tag, base, min(context, trained or context), price=price)
+    note = "" if shown else f"Ollama at {base} does not have it, or does not answer: ollama pull {tag}"
+    return replace(entry, max_output=model.max_output, note=note)
+
+
+def _distinct(models: Iterable[ServedModel], taken: set[str], notes: list[str]) -> Iterable[ServedModel]:
+    """Found models under names of their own: a name that is taken gets its upstream before it."""
+    for model in models:
+        name = model.name if model.name not in taken else f"{model.upstream}/{model.name}"
+        if name in taken or not _NAME.fullmatch(name):
+            notes.append(
+                f"a model named {model.name[:100]!r} at {model.upstream} is left out: give it a name under models:"
+            )
+            continue
+        taken.add(name)
+        yield replace(model, name=name)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,154 @@
+"""GGUF files served by llama.cpp: what to run, how to run it, and a llama.cpp server that already runs.
+
+`command` and `served` are pure. Native `llama-server` is used if it is on PATH, else xllamacpp in a child process.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.models import gguf
+from gateway.process import python_module
+from gateway.settings import Engine, KvType, Model, Settings
+from gateway.upstreams.served import Price, ServedModel
+from gateway.upstreams.wire import Found, ask, base_url, count, items
+from toolkit.core.errors import ToolkitError, UsageError
+
+
+@dataclass(frozen=True)
+class LlamaServerSpec:
+    """One llama.cpp server to start. `context` is tokens one request may use; each of `slots` has as many.
+
+    `threads` 0 means one per core, `gpu_layers` -1 as many as fit, `port` 0 that the caller picks one.
+    """
+
+    gguf: Path
+    name: str
+    context: int = 8192
+    slots: int = 2
+    threads: int = 0
+    gpu_layers: int = -1
+    kv: KvType = "f16"
+    flash_attention: str = "auto"
+    cache_ram_mib: int = 512
+    port: int = 0
+    mmproj: Path | None = None
+    engine: Engine = "auto"
+    max_output: int | None = None
+    price: Price = field(default_factory=Price)
+
+
+def spec_for(path: Path, name: str, settings: Settings, model: Model | None = None, **known: Any) -> LlamaServerSpec:
+    """How to serve the file at `path`: what the model's entry says, else `known`, else the `llamacpp:` section.
+
+    Raises ToolkitError if the file is missing, no GGUF, or cut short; UsageError if more context is asked for
+    in the entry than the model was trained with. A default context shrinks to what the model was trained with.
+    """
+    header = gguf.read_file(path)
+    if header.architecture in ("clip", "mmproj"):
+        raise ToolkitError(
+            f"{path} is a projector for images, not a language model",
+            hint=f"name the model's own file, in {path.parent}",
+        )
+    trained = header.context_length
+    asked = model.context if model else None
+    if asked and trained and asked > trained:
+        raise UsageError(
+            f"model {name} asks for a context of {asked:,}, and {path.name} was trained with {trained:,}",
+            hint=f"set context: {trained} for {name} in gateway.yaml",
+        )
+    default = settings.llamacpp
+    chosen: dict[str, Any] = {key: getattr(default, key) for key in ("slots", "threads", "gpu_layers", "kv")} | known
+    if model:
+        chosen |= {key: getattr(model, key) for key in chosen if getattr(model, key, None) is not None}
+    return LlamaServerSpec(
+        gguf=path,
+        name=name,
+        context=asked or min(known.get("context", default.context), trained or default.context),
+        flash_attention=default.flash_attention,
+        cache_ram_mib=default.cache_ram_mib,
+        engine=default.engine,
+        max_output=model.max_output if model else None,
+        price=Price(**model.price.model_dump()) if model and model.price else Price(),
+        **{key: value for key, value in chosen.items() if key != "context"},
+    )
+
+
+def command(spec: LlamaServerSpec) -> list[str]:
+    """The argument list of the child that serves `spec`; it ends when its parent does.
+
+    Raises ToolkitError if the engine that was asked for is not installed.
+    """
+    native = shutil.which("llama-server") if spec.engine in ("auto", "llama-server") else None
+    if spec.engine == "llama-server" and native is None:
+        raise ToolkitError("llama-server is not on PATH", hint="set llamacpp.engine: xllamacpp in gateway.yaml")
+    if spec.engine == "llama-cpp-python":
+        return python_module("gateway.upstreams.llama_cpp_python_server", *arguments(spec))
+    if native:
+        return python_module("gateway.lifeline", "--", native, *arguments(spec), "--jinja", "--no-webui")
+    return python_module("gateway.upstreams.xllamacpp_server", *arguments(spec))
+
+
+def arguments(spec: LlamaServerSpec) -> list[str]:
+    """The options, by llama-server's own names; our child for xllamacpp takes the same ones."""
+    options: Sequence[tuple[str, object]] = (
+        ("--model", spec.gguf),
+        ("--alias", spec.name),
+        ("--host", "127.0.0.1"),
+        ("--port", spec.port),
+        ("--ctx-size", spec.context * spec.slots),
+        ("--parallel", spec.slots),
+        ("--cache-type-k", spec.kv),
+        ("--cache-type-v", spec.kv),
+        ("--flash-attn", spec.flash_attention),
+        ("--cache-ram", spec.cache_ram_mib),
+        *([("--threads", spec.threads)] if spec.threads else []),
+        *([("--n-gpu-layers", spec.gpu_layers)] if spec.gpu_layers >= 0 else []),
+        *([("--mmproj", spec.mmproj)] if spec.mmproj else []),
+    )
+    return [text for name, value in options for text in (name, str(value))]
+
+
+def served(spec: LlamaServerSpec, settings: Settings) -> ServedModel:
+    """The gateway's view of a server started from `spec`, whose port is set."""
+    return _served(spec.name, spec.name, f"http://127.0.0.1:{spec.port}", spec.context, spec.max_output, spec.price)
+
+
+def discover(settings: Settings, client: httpx.Client) -> Found:
+    """The models of a llama.cpp server that runs already."""
+    url = settings.discover.llamacpp
+    if not url:
+        return Found()
+    base = base_url(url)
+    models, notes = ask(client, f"{base}/v1/models", "llama.cpp")
+    if models is None:
+        return Found(notes=notes)
+    names = [str(item["id"]) for item in items(models, "data") if item.get("owned_by") == "llamacpp" and "id" in item]
+    if not names:
+        return Found(notes=(f"what listens at {base} is no llama.cpp server: left out",))
+    context = context_held(client, base) if len(names) == 1 else None
+    return Found(tuple(_served(name, name, base, context, None, Price()) for name in names))
+
+
+def context_held(client: httpx.Client, base: str) -> int | None:
+    """How many tokens one request may really use at the llama.cpp server at `base`, as it says itself."""
+    props, _ = ask(client, f"{base}/props", "llama.cpp")
+    defaults = (props or {}).get("default_generation_settings")
+    return count(defaults.get("n_ctx")) if isinstance(defaults, dict) else None
+
+
+def _served(
+    name: str, upstream_name: str, url: str, context: int | None, max_output: int | None, price: Price
+) -> ServedModel:
+    return ServedModel(
+        name=name,
+        upstream="llamacpp",
+        litellm_params={"model": f"hosted_vllm/{upstream_name}", "api_base": f"{url}/v1", "api_key": "none"},
+        context=context,
+        max_output=max_output,
+        price=price,
+    )

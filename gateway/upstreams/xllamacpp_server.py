@@ -1,0 +1,101 @@
+"""llama.cpp's own server, from the xllamacpp wheel, as a child process: takes llama-server's options, listens, waits.
+
+Prints only llama.cpp's own log. Ends when it is told to or when its parent is gone.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from gateway.lifeline import watch
+
+
+def parameters(options: argparse.Namespace) -> Any:
+    """llama.cpp's `CommonParams` for these options."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = options.model
+    params.model_alias = {options.alias}
+    params.hostnames = [options.host]
+    params.port = options.port
+    params.n_ctx = options.ctx_size
+    params.n_parallel = options.parallel
+    params.cpuparams.n_threads = options.threads or _cores()
+    params.n_gpu_layers = options.n_gpu_layers
+    params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, _KV[options.cache_type_k])
+    params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, _FLASH[options.flash_attn])
+    params.cache_ram_mib = options.cache_ram
+    params.use_jinja = True
+    params.ui = False
+    params.endpoint_metrics = True
+    params.verbosity = options.verbosity
+    if options.mmproj:
+        params.mmproj.path = options.mmproj
+    return params
+
+
+_KV = {"f16": "GGML_TYPE_F16", "q8_0": "GGML_TYPE_Q8_0", "q4_0": "GGML_TYPE_Q4_0"}
+_FLASH = {
+    "auto": "LLAMA_FLASH_ATTN_TYPE_AUTO",
+    "on": "LLAMA_FLASH_ATTN_TYPE_ENABLED",
+    "off": "LLAMA_FLASH_ATTN_TYPE_DISABLED",
+}
+
+
+def _cores() -> int:
+    """Cores this process may use: a second thread on the same core only slows llama.cpp down."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="gateway.upstreams.xllamacpp_server")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--alias", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ctx-size", type=int, required=True)
+    parser.add_argument("--parallel", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--n-gpu-layers", type=int, default=-1)
+    parser.add_argument("--cache-type-k", choices=_KV, default="f16")
+    parser.add_argument("--cache-type-v", choices=_KV, default="f16")
+    parser.add_argument("--flash-attn", choices=_FLASH, default="auto")
+    parser.add_argument("--cache-ram", type=int, default=512)
+    parser.add_argument("--mmproj")
+    parser.add_argument("--verbosity", type=int, default=3)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until SIGTERM or SIGINT, or until the parent is gone."""
+    options = _options(arguments)
+    watch()
+    stopping = threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    import xllamacpp
+
+    try:
+        server = xllamacpp.Server(parameters(options))
+    except RuntimeError as error:
+        print(f"llama.cpp did not start on {options.model}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    stopping.wait()
+    del server
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
