@@ -1,0 +1,112 @@
+"""What every server of this package is: a named set of tools over stdio or streamable HTTP.
+
+Knows nothing of what the tools do. Keeps the protocol alone on stdout and every argument and result out of the logs.
+"""
+
+import logging
+import sys
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.types import CallToolResult, InputRequiredResult
+from pydantic import AfterValidator, ValidationError
+
+from toolkit import __version__
+from toolkit.core.errors import ToolkitError
+
+# The largest HTTP request body. stdio has no such limit in the SDK; there the tools' own limits hold.
+MAX_BODY = 4 * 1024 * 1024
+
+
+def AtMost(limit: int) -> AfterValidator:
+    """A text argument of 1 to `limit` characters.
+
+    Not in the schema: a model server that compiles schemas to a grammar (llama.cpp) unrolls every repetition.
+    """
+
+    def check(text: str) -> str:
+        if not 1 <= len(text) <= limit:
+            raise ValueError(f"has {len(text):,} characters; 1 to {limit:,} are allowed")
+        return text
+
+    return AfterValidator(check)
+
+
+class ToolServer(MCPServer[Any]):
+    """An MCP server whose errors a model can act on and whose log holds no content."""
+
+    def __init__(self, name: str, instructions: str, **options: Any) -> None:
+        super().__init__(
+            name=f"toolkit-{name}", instructions=instructions, version=__version__, log_level="WARNING", **options
+        )
+        logging.getLogger("mcp").addFilter(_without_content)
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_without_content)
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool; every fault reaches the model as one sentence it can act on.
+
+        Raises ToolError for what the caller can mend; UnexpectedToolError for a defect of ours.
+        """
+        try:
+            return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError as error:
+            cause = error.__cause__
+            if isinstance(cause, ToolkitError):
+                raise ToolError(cause.message + (f" ({cause.hint})" if cause.hint else "")) from None
+            raise
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(f"{name}: {_faults(error.__cause__)}") from None
+            if str(error).startswith("Unknown tool"):
+                known = ", ".join(tool.name for tool in await self.list_tools())
+                raise ToolError(f"there is no tool named {name[:80]}; tools: {known}") from None
+            raise ToolError(str(error).removeprefix(f"Error executing tool {name}: ")) from None
+
+    def serve_stdio(self) -> None:
+        """Serve the client on the other end of stdin and stdout until it goes."""
+        self.run("stdio")
+
+    def serve_http(self, port: int) -> None:
+        """Serve any number of clients on http://127.0.0.1:`port`/mcp until told to stop. Blocks."""
+        import asyncio
+        import socket
+
+        import uvicorn
+
+        app = self.streamable_http_app(max_request_body_size=MAX_BODY, host="127.0.0.1")
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            listener.listen(128)
+            sys.stderr.write(f"{self.name} at http://127.0.0.1:{listener.getsockname()[1]}/mcp\n")
+            sys.stderr.flush()
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+            asyncio.run(server.serve(sockets=[listener]))
+
+
+def _faults(error: ValidationError) -> str:
+    """What is wrong with the arguments, without repeating them."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in faults[:5]
+    )
+
+
+def _without_content(record: logging.LogRecord) -> bool:
+    """Keep where something failed, drop what it said: messages of exceptions quote arguments and results."""
+    if record.exc_info and record.exc_info[1] is not None:
+        error = record.exc_info[1]
+        cause: BaseException = error.__cause__ or error
+        at = cause.__traceback__
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        where = f" at {at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at is not None else ""
+        record.msg, record.args = f"{type(cause).__name__}{where}", ()
+        record.exc_info, record.exc_text = None, None
+    return True

@@ -1,0 +1,123 @@
+"""`toolkit mcp`: list, run and call the MCP servers that come with the toolkit."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.output import Json, Output, Quiet
+from toolkit.core.errors import ToolkitError, UsageError
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Run, call and register MCP servers.")
+
+Name = Annotated[str, typer.Argument(help="A server, as `toolkit mcp list` names it.")]
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(name="list")
+def list_servers(
+    tools: Annotated[bool, typer.Option("--tools", help="Start each server and list its tools.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the servers that come with the toolkit."""
+    from mcp_servers.catalogue import SERVERS
+
+    out = Output(json=json, quiet=quiet)
+    if not tools:
+        rows = [{"server": name, "purpose": purpose} for name, purpose in SERVERS.items()]
+        table = [(row["server"], row["purpose"]) for row in rows]
+        out.result(rows, human=out.table(["SERVER", "PURPOSE"], table), quiet=list(SERVERS))
+        return
+    found: list[dict[str, Any]] = []
+    with out.progress("starting servers", len(SERVERS), "servers") as progress:
+        for name in SERVERS:
+            found += [{"server": name, **tool.model_dump(by_alias=True, exclude_none=True)} for tool in _tools(name)]
+            progress.advance()
+    described = [(tool["server"], tool["name"], tool["description"]) for tool in found]
+    out.result(
+        found, human=out.table(["SERVER", "TOOL", "DESCRIPTION"], described), quiet=[tool["name"] for tool in found]
+    )
+
+
+@app.command(name="run", context_settings=_PASS_ON)
+def run_server(context: typer.Context, name: Name) -> None:
+    """Run a server on stdin and stdout, or with --http PORT on 127.0.0.1; further options: `run NAME --help`."""
+    from mcp_servers.__main__ import run
+
+    if name in ("-h", "--help"):
+        typer.echo(context.get_help())
+        return
+    run(name, context.args)
+
+
+@app.command(name="call", context_settings=_PASS_ON)
+def call_tool(
+    context: typer.Context,
+    name: Name,
+    tool: Annotated[str, typer.Argument(help="One of the server's tools.")],
+    arguments: Annotated[str, typer.Argument(help="Its arguments, as a JSON object; - reads them from stdin.")] = "{}",
+    json: Json = False,
+) -> None:
+    """Call one tool of a server once and print what it answers. Options of the server stand at the end."""
+    import asyncio
+
+    out = Output(json=json)
+    result = asyncio.run(_call(name, tool, _parsed(arguments), list(context.args)))
+    text = "\n".join(_shown(block) for block in result.content)
+    if result.is_error:
+        raise ToolkitError(f"{tool}: {text}", hint=f"toolkit mcp list --tools  # the arguments of {tool}")
+    document = result.structured_content
+    out.result(document if document is not None else result.model_dump(by_alias=True, mode="json"), human=text)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    from json import JSONDecodeError, loads
+
+    if text == "-":
+        text = sys.stdin.read()
+    try:
+        document = loads(text)
+    except JSONDecodeError as error:
+        raise UsageError(
+            f"the arguments are not JSON: {error}", hint="""write them like '{"query": "..."}'"""
+        ) from None
+    if not isinstance(document, dict):
+        raise UsageError("the arguments must be a JSON object", hint="""write them like '{"query": "..."}'""")
+    return document
+
+
+def _shown(block: Any) -> str:
+    return str(block.text) if block.type == "text" else f"<{block.type}>"
+
+
+def _client(name: str, options: list[str]) -> Any:
+    """A client of the server `name`, run the way a client's configuration would run it."""
+    import os
+
+    from mcp.client.client import Client
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
+    from mcp_servers.catalogue import load
+
+    load(name)
+    command = StdioServerParameters(
+        command=sys.executable, args=["-P", "-m", "mcp_servers", name, *options], env=dict(os.environ), cwd=Path.cwd()
+    )
+    return Client(stdio_client(command))
+
+
+async def _call(name: str, tool: str, arguments: dict[str, Any], options: list[str]) -> Any:
+    async with _client(name, options) as client:
+        return await client.call_tool(tool, arguments)
+
+
+def _tools(name: str) -> list[Any]:
+    import asyncio
+
+    async def ask() -> list[Any]:
+        async with _client(name, []) as client:
+            return list((await client.list_tools()).tools)
+
+    return asyncio.run(ask())
