@@ -1,8 +1,25 @@
-"""What every test gets: a home folder of its own, and no way to reach the user's real one."""
+"""What every test gets: a home folder of its own, far from the user's real one, and one live gateway to share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
+
+PROVIDERS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "OPENROUTER")
+
+
+def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point every path of the toolkit and of the clients below `folder`, and take provider keys away."""
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))
+    monkeypatch.setenv("TOOLKIT_HOME", str(folder / "toolkit"))
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "TOOLKIT_CONFIG", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for provider in PROVIDERS:
+        monkeypatch.delenv(f"{provider}_API_KEY", raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -10,18 +27,53 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh home folder; every path of the toolkit and of the clients lies below it."""
     folder = tmp_path / "home"
     folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.setenv("USERPROFILE", str(folder))
-    monkeypatch.setenv("TOOLKIT_HOME", str(folder / "toolkit"))
-    for name in (
-        "XDG_CONFIG_HOME",
-        "XDG_DATA_HOME",
-        "XDG_STATE_HOME",
-        "XDG_CACHE_HOME",
-        "TOOLKIT_CONFIG",
-        "NO_COLOR",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    for provider in ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "OPENROUTER"):
-        monkeypatch.delenv(f"{provider}_API_KEY", raising=False)
+    isolate(folder, monkeypatch)
     return folder
+
+
+@dataclass(frozen=True)
+class LiveGateway:
+    """A real gateway on the built-in model, shared by the tests of a session."""
+
+    url: str
+    home: Path
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """Let the code under test find this gateway as the user's own."""
+        with pytest.MonkeyPatch.context() as patch:
+            isolate(self.home, patch)
+            yield
+
+    def key(self, name: str, **limits: object) -> str:
+        """A new virtual key with these limits; its secret."""
+        from gateway.keys.store import open_store
+        from gateway.settings import load_settings
+
+        with self.environment():
+            return open_store(load_settings().keys.url).create(name, **limits).secret  # type: ignore[arg-type]
+
+    def client(self, key: str) -> httpx.Client:
+        """An HTTP client that sends `key` as both APIs want it."""
+        headers = {"authorization": f"Bearer {key}", "x-api-key": key, "anthropic-version": "2023-06-01"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """One gateway for the whole session: llama.cpp on the built-in model behind the real proxy."""
+    from gateway import supervisor
+    from gateway.process import free_port
+
+    folder = tmp_path_factory.mktemp("gateway-home")
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(folder, patch)
+        with supervisor.attached(None, only_builtin() | {"gateway__port": free_port()}, note=lambda _: None) as found:
+            patch.undo()
+            yield LiveGateway(url=found.url, home=folder)
+
+
+def only_builtin() -> dict[str, object]:
+    """Settings flags that look for nothing on this machine but the built-in models."""
+    servers = {f"discover__{name}": False for name in ("gguf", "llamacpp", "ollama", "lmstudio", "vllm")}
+    return {**servers, "discover__hosted": [], "gateway__start_timeout": "120s"}

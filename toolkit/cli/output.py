@@ -23,11 +23,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 class Progress(Protocol):
-    """A running job's bar: `advance` by units done."""
+    """A running job's bar: `advance` by units done, `of` how many when that is known only later."""
 
     def advance(self, done: float = 1) -> None: ...
 
-    def describe(self, text: str) -> None: ...
+    def of(self, total: float) -> None: ...
 
 
 class Output:
@@ -119,7 +119,7 @@ class _Silent:
     def advance(self, done: float = 1) -> None:
         pass
 
-    def describe(self, text: str) -> None:
+    def of(self, total: float) -> None:
         pass
 
 
@@ -133,8 +133,8 @@ class _Bar:
         if speed:
             self._bar.update(self._task, rate=f"{speed:.1f} {self._unit}/s")
 
-    def describe(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
+    def of(self, total: float) -> None:
+        self._bar.update(self._task, total=total)
 
 
 def report_error(error: ToolkitError) -> None:
