@@ -12,6 +12,8 @@ SERVERS = {
     "spreadsheet": "List, read, change and query CSV, XLSX and SQLite files under allowed folders",
     "prices": "Cryptocurrency prices, history and conversion",
     "web": "Search the web, read a page as Markdown",
+    "files": "List, read, search and edit text files under allowed folders",
+    "images": "Text to image by a Stable Diffusion web UI",
 }
 
 

@@ -156,7 +156,23 @@ class Folders:
             if reason is not None:
                 raise Refusal(f"{shown!r} is refused: {reason}", hint=self._hint())
         places = [Place(root, tuple(names)) for root in roots]
-        return next((place for place in places if self._exists(place)), places[0])
+        return next((place for place in places if self.exists(place)), places[0])
+
+    def exists(self, place: Place) -> bool:
+        """Whether there is anything by that name, a link included."""
+        try:
+            place.path.lstat()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def is_file(self, place: Place) -> bool:
+        """Whether a regular file can be opened there."""
+        try:
+            self.check_file(place)
+        except Refusal:
+            return False
+        return True
 
     def read(self, place: Place, *, limit: int) -> bytes:
         """The whole of a regular file of at most `limit` bytes."""
@@ -260,13 +276,6 @@ class Folders:
 
     def _hint(self) -> str:
         return f"use a path below {', '.join(str(root) for root in self.roots)}"
-
-    def _exists(self, place: Place) -> bool:
-        try:
-            place.path.lstat()
-        except (OSError, ValueError):
-            return False
-        return True
 
     @contextlib.contextmanager
     def _folder(self, place: Place) -> "Iterator[_Folder]":

@@ -20,15 +20,15 @@ from toolkit.core.errors import ToolkitError
 MAX_BODY = 4 * 1024 * 1024
 
 
-def AtMost(limit: int) -> AfterValidator:
-    """A text argument of 1 to `limit` characters.
+def AtMost(limit: int, *, least: int = 1) -> AfterValidator:
+    """A text argument of `least` to `limit` characters.
 
     Not in the schema: a model server that compiles schemas to a grammar (llama.cpp) unrolls every repetition.
     """
 
     def check(text: str) -> str:
-        if not 1 <= len(text) <= limit:
-            raise ValueError(f"has {len(text):,} characters; 1 to {limit:,} are allowed")
+        if not least <= len(text) <= limit:
+            raise ValueError(f"has {len(text):,} characters; {least} to {limit:,} are allowed")
         return text
 
     return AfterValidator(check)
