@@ -1,0 +1,101 @@
+"""Trials of one model and arm as arrays, the form in which everything is measured. Built from trials, or by a
+simulation that plants the truth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.experiments.scoring import CHOICES, OUTCOMES
+from agents.experiments.trials import Trial
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Table:
+    """N trials. `task` counts tasks from 0; `size` is the number of tools offered, `groups` that of the groups of
+    positions; `chosen` and `right` are indices in the order (-1: none); `chosen_tool` and `right_tool` index `tools`
+    (-1: none); `outcome` indexes OUTCOMES; `order` is (N, widest), the tool at each place, padded with -1;
+    `probabilities` is (N, widest) or None."""
+
+    tasks: tuple[str, ...]
+    tools: tuple[str, ...]
+    task: Ints
+    size: Ints
+    groups: Ints
+    order: Ints
+    chosen: Ints
+    right: Ints
+    chosen_tool: Ints
+    right_tool: Ints
+    outcome: Ints
+    probabilities: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    @property
+    def chose(self) -> Bools:
+        """Where an offered tool was chosen by a sound call."""
+        return self.chosen >= 0
+
+    @property
+    def correct(self) -> Bools:
+        return self.outcome == OUTCOMES.index("right")
+
+    @property
+    def place(self) -> Ints:
+        """The group of positions that was chosen, -1 for none."""
+        return np.where(self.chose, self.chosen * self.groups // self.size, -1)
+
+    @property
+    def right_place(self) -> Ints:
+        """The group of positions where the right tool stood, -1 where there is none."""
+        return np.where(self.right >= 0, self.right * self.groups // self.size, -1)
+
+    @property
+    def places(self) -> int:
+        """The largest number of groups."""
+        return int(self.groups.max(initial=0))
+
+
+def table(trials: Sequence[Trial]) -> Table:
+    """The table of `trials` (one model, one arm, one repeat), sorted by task and step, so that equal trials give an
+    equal table whatever the sequence in which they ended."""
+    held = sorted(trials, key=lambda trial: (trial.task, trial.step, trial.repeat))
+    tasks = tuple(sorted({trial.task for trial in held}))
+    tools = tuple(sorted({name for trial in held for name in trial.order}))
+    task_of = {name: number for number, name in enumerate(tasks)}
+    tool_of = {name: number for number, name in enumerate(tools)}
+    widest = max((len(trial.order) for trial in held), default=0)
+
+    def ints(values: Sequence[int]) -> Ints:
+        return np.array(values, dtype=np.int64)
+
+    order = np.full((len(held), widest), -1, dtype=np.int64)
+    exact = bool(held) and all(trial.probabilities is not None for trial in held)
+    probabilities = np.zeros((len(held), widest)) if exact else None
+    for row, trial in enumerate(held):
+        order[row, : len(trial.order)] = [tool_of[name] for name in trial.order]
+        if probabilities is not None and trial.probabilities is not None:
+            probabilities[row, : len(trial.order)] = trial.probabilities
+    chosen = [trial.chosen_index if trial.outcome in CHOICES else None for trial in held]
+    return Table(
+        tasks=tasks,
+        tools=tools,
+        task=ints([task_of[trial.task] for trial in held]),
+        size=ints([len(trial.order) for trial in held]),
+        groups=ints([trial.groups for trial in held]),
+        order=order,
+        chosen=ints([-1 if index is None else index for index in chosen]),
+        right=ints([-1 if trial.right_index is None else trial.right_index for trial in held]),
+        chosen_tool=ints([-1 if i is None else tool_of[t.order[i]] for t, i in zip(held, chosen, strict=True)]),
+        right_tool=ints([tool_of.get(trial.right, -1) for trial in held]),
+        outcome=ints([OUTCOMES.index(trial.outcome) for trial in held]),
+        probabilities=probabilities,
+    )
