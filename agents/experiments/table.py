@@ -49,6 +49,28 @@ class Table:
         return self.outcome == OUTCOMES.index("right")
 
     @property
+    def weights(self) -> Floats:
+        """(N, widest): how much of each trial's choice fell on each place in the order: probabilities where they are
+        known, else 1 for the tool that was chosen."""
+        if self.probabilities is not None:
+            return self.probabilities
+        weights = np.zeros(self.order.shape)
+        rows = np.flatnonzero(self.chose)
+        weights[rows, self.chosen[rows]] = 1.0
+        return weights
+
+    @property
+    def place_effects(self) -> Floats:
+        """(N, places): what fell on each group of positions, less an equal share of what fell on any tool; NaN
+        where a trial has no such group."""
+        weights = self.weights
+        places = np.arange(self.places)
+        group = np.arange(self.order.shape[1])[None, :] * self.groups[:, None] // np.maximum(self.size, 1)[:, None]
+        fell = np.stack([np.where(group == place, weights, 0.0).sum(1) for place in places], 1)
+        effects = fell - weights.sum(1, keepdims=True) / self.groups[:, None]
+        return np.where(places[None, :] < self.groups[:, None], effects, np.nan)
+
+    @property
     def place(self) -> Ints:
         """The group of positions that was chosen, -1 for none."""
         return np.where(self.chose, self.chosen * self.groups // self.size, -1)
