@@ -2,7 +2,7 @@
 The exact distribution over tools is in logprob.py. Knows nothing of orders, trials or files.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agents.chat_model import ChatModel, Message, Usage
@@ -20,7 +20,7 @@ class Choice:
     called: str | None = None
     calls: int = 0
     text: str = ""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost: int | None = None
     latency: float = 0.0
     requests: int = 1

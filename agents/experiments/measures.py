@@ -201,9 +201,7 @@ def _accuracy_by_place(table: Table) -> tuple[Estimate, ...]:
     found = []
     for place in range(table.places):
         there = table.right_place == place
-        found.append(
-            cluster_share(task_means(table.task[there], table.correct[there].astype(float), len(table.tasks)))
-        )
+        found.append(cluster_share(task_means(table.task[there], table.correct[there].astype(float), len(table.tasks))))
     return tuple(found)
 
 

@@ -1,11 +1,11 @@
 """What a reply amounts to: one of six outcomes, each counted, none dropped. Names are compared exactly.
 
-    right         the right tool was called (or any, where any would do; or none, where none fits)
-    wrong         another tool of those offered was called (any, where none fits)
-    invalid       a call that no host could carry out: its arguments are not a JSON object
-    unknown_tool  a call of a tool that was not offered
-    no_tool       text instead of a call, where a tool was needed
-    error         the model or its server failed
+right         the right tool was called (or any, where any would do; or none, where none fits)
+wrong         another tool of those offered was called (any, where none fits)
+invalid       a call that no host could carry out: its arguments are not a JSON object
+unknown_tool  a call of a tool that was not offered
+no_tool       text instead of a call, where a tool was needed
+error         the model or its server failed
 """
 
 import json

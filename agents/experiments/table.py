@@ -42,11 +42,13 @@ class Table:
     @property
     def chose(self) -> Bools:
         """Where an offered tool was chosen by a sound call."""
-        return self.chosen >= 0
+        chose: Bools = self.chosen >= 0
+        return chose
 
     @property
     def correct(self) -> Bools:
-        return self.outcome == OUTCOMES.index("right")
+        correct: Bools = self.outcome == OUTCOMES.index("right")
+        return correct
 
     @property
     def weights(self) -> Floats:

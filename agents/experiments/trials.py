@@ -6,12 +6,14 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from pydantic import TypeAdapter
 
 from agents.experiments.experiment import Experiment
 from agents.experiments.scoring import Outcome
@@ -69,7 +71,7 @@ class Trial:
         return json.dumps({"v": VERSION, **asdict(self)}, ensure_ascii=False) + "\n"
 
 
-_FIELDS = {field.name for field in fields(Trial)}
+_TRIAL = TypeAdapter(Trial)
 
 
 class Journal:
@@ -204,12 +206,10 @@ def continued(folder: Path, wanted: Manifest) -> Manifest:
 
 def _trial(line: bytes, path: Path, number: int) -> Trial:
     try:
-        document = json.loads(line)
-        if document.pop("v") != VERSION:
+        if json.loads(line)["v"] != VERSION:
             raise ToolkitError(f"{path}: line {number} is of another version of the format", hint="toolkit --version")
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
-        return Trial(**{name: value for name, value in values.items() if name in _FIELDS})
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return _TRIAL.validate_json(line)
+    except (ValueError, TypeError, KeyError):
         raise ToolkitError(f"{path}: line {number} is no trial", hint=f"sed -n {number}p {path}") from None
 
 

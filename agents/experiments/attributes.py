@@ -1,0 +1,123 @@
+"""What dressing a tool does to its being chosen: each arm against the plain list, cell by cell, over tasks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agents.experiments.arms import ARMS, DUPLICATE, NEUTRAL
+from agents.experiments.inference import Estimate, cluster_mean, cluster_p, cluster_share, holm
+from agents.experiments.scoring import CHOICES
+from agents.experiments.trials import Trial
+
+
+@dataclass(frozen=True)
+class ArmEffect:
+    """One arm's effect. `before` and `after` are the share of trials that chose the target without and with the
+    dressing (accuracy, where all tools are dressed; for the duplicate: one half, and the share in which the one of the
+    two that stands first was chosen), `change` their difference, `odds` the ratio of their odds."""
+
+    arm: str
+    about: str
+    tasks: int
+    trials: int
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    odds: Estimate
+    p_value: float
+    holm: float = float("nan")
+
+
+def arm_effects(plain: Sequence[Trial], dressed: Sequence[Trial]) -> tuple[ArmEffect, ...]:
+    """The effect of each arm in `dressed`, p-values adjusted over the arms."""
+    base = {(trial.task, trial.step): trial for trial in plain}
+    found = []
+    for arm in dict.fromkeys(trial.arm for trial in dressed):
+        rows = [trial for trial in dressed if trial.arm == arm]
+        if arm == DUPLICATE:
+            effect = _duplicate(arm, rows)
+        else:
+            pairs = [(base[t.task, t.step], t) for t in rows if (t.task, t.step) in base]
+            effect = _paired(arm, pairs) if pairs else None
+        if effect is not None:
+            found.append(effect)
+    adjusted = holm([effect.p_value for effect in found])
+    return tuple(ArmEffect(**{**effect.__dict__, "holm": value}) for effect, value in zip(found, adjusted, strict=True))
+
+
+def _paired(arm: str, pairs: Sequence[tuple[Trial, Trial]]) -> ArmEffect:
+    def taken(trial: Trial, target: str | None) -> float:
+        if arm == NEUTRAL or target is None:
+            return float(trial.outcome == "right")
+        if trial.probabilities is not None:
+            return trial.probabilities[trial.order.index(target)]
+        return float(trial.outcome in CHOICES and trial.chosen == target)
+
+    tasks: dict[str, list[tuple[float, float]]] = {}
+    for before, after in pairs:
+        tasks.setdefault(after.task, []).append((taken(before, after.target), taken(after, after.target)))
+    means = np.array([np.mean(values, axis=0) for values in tasks.values()])
+    return ArmEffect(
+        arm=arm,
+        about=ARMS.get(arm, ""),
+        tasks=len(means),
+        trials=len(pairs),
+        before=cluster_share(means[:, 0]),
+        after=cluster_share(means[:, 1]),
+        change=cluster_mean(means[:, 1] - means[:, 0]),
+        odds=odds_ratio(means[:, 0], means[:, 1]),
+        p_value=cluster_p(means[:, 1] - means[:, 0]),
+    )
+
+
+def _duplicate(arm: str, rows: Sequence[Trial]) -> ArmEffect | None:
+    """Among choices of either of the two equal tools: how often the one that stands first."""
+    tasks: dict[str, list[float]] = {}
+    used = 0
+    for trial in rows:
+        places = [index for index, name in enumerate(trial.order) if name.split("#")[0] == trial.target]
+        if trial.probabilities is not None:
+            both = [trial.probabilities[index] for index in places]
+            if sum(both) > 0:
+                tasks.setdefault(trial.task, []).append((both[0] - both[1]) / 2)
+        elif trial.chosen_index in places and trial.outcome in CHOICES:
+            tasks.setdefault(trial.task, []).append(0.5 if trial.chosen_index == places[0] else -0.5)
+        else:
+            continue
+        used += 1
+    if not tasks:
+        return None
+    # A task in which the two are rarely chosen says less: weigh by trials (a ratio of totals, not a mean of ratios).
+    sums = np.array([sum(values) for values in tasks.values()])
+    sizes = np.array([len(values) for values in tasks.values()], dtype=float)
+    centred = sums.sum() / sizes.sum()
+    linear = centred + (sums - centred * sizes) / sizes.mean()
+    change = cluster_mean(linear)
+    half = np.full(len(linear), 0.5)
+    return ArmEffect(
+        arm=arm,
+        about=ARMS[arm],
+        tasks=len(tasks),
+        trials=used,
+        before=Estimate(0.5, 0.5, 0.5),
+        after=cluster_share(half + linear),
+        change=change,
+        odds=odds_ratio(half, half + linear),
+        p_value=cluster_p(linear),
+    )
+
+
+def odds_ratio(before: np.ndarray, after: np.ndarray) -> Estimate:
+    """Ratio of the odds of the two mean shares, its interval on the logarithm by the delta method over tasks (each
+    task's pair of means is one observation, so that their correlation counts). Half a task is added to each side,
+    so that a share of 0 or 1 gives a finite, cautious ratio (Haldane, Anscombe)."""
+    n = len(before)
+    first, second = ((float(values.sum()) + 0.5) / (n + 1) for values in (before, after))
+    ratio = second / (1 - second) * (1 - first) / first
+    if n < 2:
+        return Estimate(ratio, float("nan"), float("nan"))
+    influence = (after - after.mean()) / (second * (1 - second)) - (before - before.mean()) / (first * (1 - first))
+    spread = cluster_mean(influence)
+    width = spread.error
+    return Estimate(ratio, float(ratio * np.exp(-width)), float(ratio * np.exp(width)))
