@@ -86,13 +86,15 @@ class Flips:
 
 @dataclass(frozen=True)
 class Measures:
-    """All that is measured in one arm of one model. `coefficients` (log probabilities only) are the closed-form
+    """All that is measured in one arm of one model. `widest` is the longest list of
+    tools, `coefficients` (log probabilities only) are the closed-form
     position coefficients; `by_place` is the accuracy by the right tool's group of positions; `without_choice` the
     share of trials in which no offered tool was soundly called although one was needed."""
 
     tasks: int
     trials: int
     places: int
+    widest: int
     accuracy: Estimate
     effects: tuple[Effect, ...]
     p_value: float
@@ -141,6 +143,7 @@ def measure(
         tasks=count,
         trials=len(plain),
         places=plain.places,
+        widest=int(plain.size.max(initial=0)),
         accuracy=cluster_share(correct),
         effects=effects,
         p_value=null.p_value,
