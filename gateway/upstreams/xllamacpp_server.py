@@ -93,8 +93,8 @@ def main(arguments: list[str]) -> int:
         print(f"llama.cpp did not start on {options.model}: {error}", file=sys.stderr)  # noqa: T201
         return 1
     stopping.wait()
-    del server
-    return 0
+    # Taking the server down in order can hang, and there is nothing to save.
+    os._exit(0 if server.listening_address else 1)
 
 
 if __name__ == "__main__":

@@ -107,11 +107,11 @@ def down(quiet: Quiet = False) -> None:
 def show_config(config: Config = None, json: Json = False) -> None:
     """Print the LiteLLM configuration that `up` would use now. It holds references to secrets, never secrets."""
     import yaml
-    from gateway.upstreams.llamacpp import served
 
     from gateway.litellm_config import build
     from gateway.settings import load_settings
     from gateway.upstreams import discover_all
+    from gateway.upstreams.llamacpp import served
 
     out = Output(json=json)
     settings = load_settings(config)
