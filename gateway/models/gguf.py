@@ -35,7 +35,7 @@ class Block(NamedTuple):
     size: int
 
 
-# ggml's tensor types by number (ggml.h, ggml-common.h). Numbers that are missing were withdrawn.
+# ggml's tensor types by number (ggml.h, ggml-common.h). Numbers that are missing were withdrawn, or never stand in files.
 BLOCKS = {
     0: Block("F32", 1, 4),
     1: Block("F16", 1, 2),
@@ -44,7 +44,6 @@ BLOCKS = {
     6: Block("Q5_0", 32, 22),
     7: Block("Q5_1", 32, 24),
     8: Block("Q8_0", 32, 34),
-    9: Block("Q8_1", 32, 36),
     10: Block("Q2_K", 256, 84),
     11: Block("Q3_K", 256, 110),
     12: Block("Q4_K", 256, 144),
