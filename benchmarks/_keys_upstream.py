@@ -70,7 +70,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         if model == "breaks" and number == 5:
             gone.cancel()
             raise ConnectionResetError("the stand-in breaks off here, as told")
-        await asyncio.sleep(PAUSE if model == "drips" else 0)
+        await asyncio.sleep(PAUSE if model in ("drips", "breaks") else 0)
         counts["billed_tokens"] += 1
         await _event(send, dialect.word(number))
     gone.cancel()

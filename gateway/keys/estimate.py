@@ -79,6 +79,7 @@ class Bound:
     answer: int | None
     copies: int
     expected: int
+    prompt_guess: int
     provider_tools: tuple[str, ...] = ()
     premium: tuple[str, ...] = ()  # service_tier, speed, ...: asked for at another price
     media: bool = False
@@ -112,12 +113,13 @@ def bound(body: Mapping[str, Any], *, embedding: bool = False) -> Bound:
         prompt = None
     answer = 0 if embedding else _answer(body)
     copies = max([1, *(_positive(body.get(name)) or 1 for name in _COPIES)])
-    guess = size // BYTES_PER_TOKEN + 1_000 * counter.images + copies * min(answer if answer is not None else 512, 512)
+    guess = size // BYTES_PER_TOKEN + 1_000 * counter.images
     return Bound(
         prompt=prompt,
         answer=answer,
         copies=1 if embedding else copies,
-        expected=guess,
+        expected=guess + copies * min(answer if answer is not None else 512, 512),
+        prompt_guess=guess,
         provider_tools=tuple(_provider_tools(body, tools)),
         premium=tuple(_premium(body)),
         media=counter.images > 0 or counter.unmeasured or counter.audio,

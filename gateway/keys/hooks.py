@@ -8,8 +8,9 @@ import asyncio
 import hmac
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 from gateway.keys import estimate, refusals
 from gateway.keys.admission import Ask, Price, Reason
 from gateway.keys.routes import ACCOUNTED, ANTHROPIC, client_name, is_open
-from gateway.keys.store import Admitted, Call, KeyStore, Refused, StoreUnavailable, Usage, open_store
+from gateway.keys.store import Call, KeyStore, Refused, StoreUnavailable, Usage, open_store
 
 T = TypeVar("T")
 log = logging.getLogger("toolkit.keys")
@@ -29,6 +30,8 @@ log = logging.getLogger("toolkit.keys")
 STORE_URL = "TOOLKIT_KEYS_URL"
 UNKNOWN_PRICE = "TOOLKIT_UNKNOWN_PRICE"
 HEARTBEAT_SECONDS = 15.0
+# LiteLLM reports how a request ended a moment after it did.
+REPORT_SECONDS = 5.0
 KEY_ID = "toolkit_key_id"
 REFUSAL = "toolkit_refusal"
 LOCAL_PROVIDERS = {"hosted_vllm", "ollama_chat", "lm_studio"}
@@ -97,8 +100,30 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
     return _caller(api_key, path, {KEY_ID: found.id}, name=found.name, models=_allowed(found.models))
 
 
+@dataclass
+class Running:
+    """A request between its admission and its end: what it is known to have taken so far."""
+
+    price: Price
+    prompt: int  # a fair guess of its tokens
+    chunks: int = 0  # of the answer; about a token each
+
+    def usage(self) -> Usage:
+        """The best guess of what it took, where the upstream's own count never came."""
+        return Usage(
+            cost_nano=self.price.cost(self.prompt, self.chunks),
+            prompt_tokens=self.prompt,
+            completion_tokens=self.chunks,
+        )
+
+
 class KeyHooks(CustomLogger):
     """Reserve before a request; settle or release after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: dict[str, Running] = {}
+        self._closing: set[asyncio.Future[bool]] = set()
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: str
@@ -129,33 +154,45 @@ class KeyHooks(CustomLogger):
         ask = _ask(model, found)
         try:
             if isinstance(ask, Reason):
-                result: Admitted | Refused = await ledger.run(ledger.store.refusal, key_id, ask)
-            else:
-                result = await ledger.run(ledger.store.admit, key_id, call, ask, ledger.owner)
+                refused = await ledger.run(ledger.store.refusal, key_id, ask)
+                raise _refusal(refused, model=model, anthropic=anthropic, now=ledger.store.clock())
+            result = await ledger.run(ledger.store.admit, key_id, call, ask, ledger.owner)
         except StoreUnavailable as error:
             raise _unavailable(error) from None
         if isinstance(result, Refused):
             raise _refusal(result, model=model, anthropic=anthropic, now=ledger.store.clock())
+        self._watch(call_id, Running(ask.price, found.prompt_guess))
         limit = result.answer
         if limit is not None and limit != found.answer:
             estimate.limit_answer(data, limit, field="max_output_tokens" if call_type == "aresponses" else "max_tokens")
         return data
 
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: UserAPIKeyAuth, response: Any, request_data: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        """Count the pieces of a streamed answer, for the case that its end is never seen."""
+        running = self._running.get(request_data.get("litellm_call_id", ""))
+        async for chunk in response:
+            if running is not None:
+                running.chunks += 1
+            yield chunk
+
     async def async_log_success_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Settle what the request took; also called with the part that was streamed before a client left."""
-        record = kwargs.get("standard_logging_object") or {}
         call_id = kwargs.get("litellm_call_id")
         if not call_id:
             return
+        self._running.pop(call_id, None)
+        record = kwargs.get("standard_logging_object") or {}
+        known = (kwargs.get("litellm_params") or {}).get("metadata") or {}
         ledger = _ledger()
-        left = bool((record.get("metadata") or {}).get("client_disconnected"))
         await ledger.run(
             ledger.store.settle,
             call_id,
             _usage(record),
-            outcome="client left" if left else "done",
+            outcome="client left" if known.get("client_disconnected") else "done",
             answered_by=record.get("model"),
         )
 
@@ -166,11 +203,35 @@ class KeyHooks(CustomLogger):
         user_api_key_dict: UserAPIKeyAuth,
         traceback_str: str | None = None,
     ) -> None:
-        """Free what was reserved for a request that failed."""
-        call_id = request_data.get("litellm_call_id")
-        if call_id:
-            ledger = _ledger()
+        """Free what was reserved for a request that failed; one that broke off while it answered is charged so far."""
+        running = self._running.pop(request_data.get("litellm_call_id", ""), None)
+        if running is None:
+            return
+        ledger, call_id = _ledger(), request_data["litellm_call_id"]
+        if running.chunks:
+            await ledger.run(ledger.store.lose, call_id, outcome="upstream broke off", usage=running.usage())
+        elif isinstance(original_exception, litellm.Timeout):
+            await ledger.run(ledger.store.lose, call_id, outcome="upstream timed out")
+        else:
             await ledger.run(ledger.store.release, call_id, outcome=type(original_exception).__name__)
+
+    def _watch(self, call_id: str, running: Running) -> None:
+        """Close the request if its task ends and neither success nor failure is reported."""
+        self._running[call_id] = running
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        if task is not None:
+            task.add_done_callback(lambda _: loop.call_later(REPORT_SECONDS, self._unreported, call_id))
+
+    def _unreported(self, call_id: str) -> None:
+        running = self._running.pop(call_id, None)
+        if running is None:
+            return
+        ledger = _ledger()
+        closing = asyncio.ensure_future(
+            ledger.run(ledger.store.lose, call_id, outcome="no end seen", usage=running.usage())
+        )
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 def _caller(

@@ -9,15 +9,25 @@ from pathlib import Path
 
 import psutil
 
+# An owner on another host that was silent for longer than this (milliseconds) is taken for dead.
+LEASE = 60_000
+
 
 @dataclass(frozen=True)
 class Owner:
-    """One process that admits requests."""
+    """One process that admits requests. `seen_at`: its last heartbeat, milliseconds since 1970."""
 
     id: str
     host: str
     pid: int
     started: str
+    seen_at: int
+
+    def lives(self, *, here: str, now: int) -> bool:
+        """Whether it still runs: asked of the system on this host, told by its heartbeat on another."""
+        if self.host == here:
+            return started(self.pid) == self.started
+        return now - self.seen_at <= LEASE
 
 
 def host_name() -> str:
@@ -48,10 +58,3 @@ def started(pid: int) -> str | None:
         return f"{psutil.Process(pid).create_time():.0f}"
     except psutil.NoSuchProcess:
         return None
-
-
-def is_dead(owner: Owner, *, here: str) -> bool | None:
-    """Whether `owner` has ended; None: it runs on another host, so only its heartbeat can tell."""
-    if owner.host != here:
-        return None
-    return started(owner.pid) != owner.started

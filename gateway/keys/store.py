@@ -16,7 +16,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
-    and_,
     bindparam,
     case,
     create_engine,
@@ -39,7 +38,6 @@ from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.paths import private_dir
 
 MINUTE = 60_000
-LEASE = 60_000  # an owner on another host that was silent for longer than this is dead
 BUSY_SECONDS = 15.0
 
 
@@ -84,6 +82,19 @@ class Usage:
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
 
+
+CHANGEABLE = {
+    "budget_nano",
+    "budget_tokens",
+    "period",
+    "time_zone",
+    "models",
+    "rpm",
+    "tpm",
+    "expires",
+    "when_tight",
+}
+_RENAMED = {"expires": "expires_at"}
 
 _COLUMNS = [column for column in keys.c if column.name != "deleted_at"]
 _BY_ID = select(*_COLUMNS).where(keys.c.id == bindparam("key_id"))
@@ -195,10 +206,12 @@ class KeyStore:
                 yield connection
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """One transaction that sees one moment of the store."""
+    def reading(self, *, snapshot: bool = False) -> Iterator[Connection]:
+        """A transaction that writes nothing; with `snapshot`, all of it sees the same moment of the store."""
         with _explained(self.engine), self.engine.connect() as connection:
             connection.info["write"] = False
+            if snapshot and connection.dialect.name == "postgresql":  # SQLite's readers always see one moment
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
 
@@ -259,7 +272,7 @@ class KeyStore:
     def get(self, name: str) -> VirtualKey:
         """The key named `name`, as it stands now. Raises ToolkitError with the nearest names."""
         with self.reading() as connection:
-            return self._named(connection, name)
+            return self._named(connection, name).at(self.clock())
 
     def all(self) -> list[VirtualKey]:
         """Every key, by name, as they stand now."""
@@ -275,12 +288,51 @@ class KeyStore:
                 hints.setdefault(key_id, []).append(shown)
         return [replace(key.at(now), hints=tuple(hints.get(key.id, ()))) for key in found]
 
+    def update(self, name: str, **changes: Any) -> VirtualKey:
+        """Change limits of a key: any of `create`'s options by their names. What it spent in this period stays.
+
+        A new `period` starts where the running one did, so that changing it back and forth gives nothing back.
+        """
+        unknown = set(changes) - CHANGEABLE
+        if unknown:
+            raise ValueError(f"not an option of a key: {sorted(unknown)}")
+        now = self.clock()
+        values = {_RENAMED.get(option, option): value for option, value in changes.items()}
+        if "models" in values:
+            values["models"] = json.dumps(list(values["models"]))
+        with self.writing() as connection:
+            key = self._turned(connection, self._named(connection, name), now)
+            if "period" in values or "time_zone" in values:
+                period = values.get("period", key.period)
+                span = span_at(now, period, anchor=key.period_start, time_zone=values.get("time_zone", key.time_zone))
+                values |= {"period_start": span.start, "period_end": span.end}
+            if values:
+                connection.execute(update(keys).where(keys.c.id == key.id).values(values))
+            return self._named(connection, name).at(now)
+
+    def rotate(self, name: str, *, grace: int = 0) -> NewKey:
+        """A new secret for a key, whose history and limits stay. The old one is honoured for `grace` milliseconds."""
+        now = self.clock()
+        secret = new_secret()
+        with self.writing() as connection:
+            key = self._named(connection, name)
+            old = secrets.c.key_id == key.id
+            if grace > 0:
+                later = (secrets.c.expires_at.is_(None)) | (secrets.c.expires_at > now + grace)
+                connection.execute(update(secrets).where(old, later).values(expires_at=now + grace))
+            else:
+                connection.execute(secrets.delete().where(old))
+            connection.execute(
+                insert(secrets).values(digest=digest(secret), key_id=key.id, hint=hint(secret), created_at=now)
+            )
+            return NewKey(self._named(connection, name).at(now), secret)
+
     def block(self, name: str, *, blocked: bool = True) -> VirtualKey:
         """Refuse (or accept again) every request of this key from the next one on."""
         with self.writing() as connection:
             key = self._named(connection, name)
             connection.execute(update(keys).where(keys.c.id == key.id).values(blocked=blocked))
-        return replace(key, blocked=blocked)
+        return replace(key, blocked=blocked).at(self.clock())
 
     def delete(self, name: str) -> VirtualKey:
         """Forget the key and its secrets; what it spent stays in the reports. Its name is free again."""
@@ -349,9 +401,9 @@ class KeyStore:
         """Free the reservation of a request that cost nothing. False if it is not open."""
         return self._end(request_id, "released", outcome, Usage(), None)
 
-    def lose(self, request_id: str, *, outcome: str) -> bool:
-        """Close a request whose end nobody saw, at all it can have cost. False if it is not open."""
-        return self._end(request_id, "lost", outcome, None, None)
+    def lose(self, request_id: str, *, outcome: str, usage: Usage | None = None) -> bool:
+        """Close a request whose real cost is unknown, at a guess or at all it can have cost. False if not open."""
+        return self._end(request_id, "lost", outcome, usage, None)
 
     # Owners
 
@@ -376,25 +428,32 @@ class KeyStore:
 
     def sweep(self) -> int:
         """Close what dead owners left open, and what is past its deadline. Returns how many requests that were."""
-        now, here = self.clock(), processes.host_name()
-        gone = []
-        with self.reading() as connection:
-            for row in connection.execute(select(owners)):
-                dead = processes.is_dead(processes.Owner(row.id, row.host, row.pid, row.started), here=here)
-                if dead or (dead is None and row.seen_at < now - LEASE):
-                    gone.append(row.id)
-            late = and_(requests.c.state == "open", requests.c.deadline < now)
-            left = and_(requests.c.state == "open", requests.c.owner_id.in_(gone))
-            stuck = [
-                *connection.execute(select(requests.c.id).where(left)).scalars(),
-                *connection.execute(select(requests.c.id).where(late)).scalars(),
-            ]
-        closed = sum(self.lose(request, outcome="owner ended" if gone else "no end seen") for request in stuck)
+        now = self.clock()
+        with self.reading(snapshot=True) as connection:  # an owner that registers meanwhile must not look unknown
+            living, gone = self.owners(connection)
+            is_open = requests.c.state == "open"
+            left = connection.execute(
+                select(requests.c.id).where(is_open, requests.c.owner_id.not_in([owner.id for owner in living]))
+            ).scalars()
+            late = connection.execute(select(requests.c.id).where(is_open, requests.c.deadline < now)).scalars()
+            stuck = dict.fromkeys(late, "no end seen") | dict.fromkeys(left, "gateway ended")
+        closed = sum(self.lose(request, outcome=outcome) for request, outcome in stuck.items())
         if gone:
             with self.writing() as connection:
                 still = select(requests.c.owner_id).where(requests.c.state == "open")
-                connection.execute(owners.delete().where(owners.c.id.in_(gone), owners.c.id.not_in(still)))
+                dead = owners.c.id.in_([owner.id for owner in gone])
+                connection.execute(owners.delete().where(dead, owners.c.id.not_in(still)))
         return closed
+
+    def owners(self, connection: Connection) -> tuple[list[processes.Owner], list[processes.Owner]]:
+        """The processes that use this store, and those that did and have ended."""
+        now, here = self.clock(), processes.host_name()
+        living: list[processes.Owner] = []
+        gone: list[processes.Owner] = []
+        for row in connection.execute(select(owners)):
+            owner = processes.Owner(**row._mapping)
+            (living if owner.lives(here=here, now=now) else gone).append(owner)
+        return living, gone
 
     # Inside a transaction
 
@@ -415,7 +474,7 @@ class KeyStore:
         hints = connection.execute(
             select(secrets.c.hint).where(secrets.c.key_id == row.id, live).order_by(secrets.c.created_at.desc())
         ).scalars()
-        return replace(_key(row).at(now), hints=tuple(hints))
+        return replace(_key(row), hints=tuple(hints))
 
     def _turned(self, connection: Connection, key: VirtualKey, now: int) -> VirtualKey:
         """The key with its period moved on, in the store too."""
@@ -485,6 +544,8 @@ class KeyStore:
                 return False
             is_open = was.state == "open"
             took = Usage(was.reserved_nano, was.reserved_tokens) if usage is None else usage
+            if state == "lost":  # a guess may not cost more than was promised
+                took = replace(took, cost_nano=min(took.cost_nano, was.reserved_nano))
             # A correction belongs to the period that paid first; an open request to the one it ends in.
             paid_now = is_open or was.generation == key.generation
             nano = took.cost_nano - was.cost_nano

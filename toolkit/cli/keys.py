@@ -1,5 +1,6 @@
 """`toolkit keys`: make, show, change and check virtual keys."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,41 +16,93 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Virtual key
 
 Name = Annotated[str, typer.Argument(help="The key's name.", show_default=False)]
 Config = Annotated[Path | None, typer.Option("--config", help="Another gateway.yaml.", show_default=False)]
+Budget = Annotated[str | None, typer.Option(help="Dollars it may spend in a period: 5usd, 0.25usd, none.")]
+Tokens = Annotated[str | None, typer.Option(help="Tokens it may take in a period: 500k, 2M, none.")]
+Reset = Annotated[str | None, typer.Option(help="When the budget starts anew: 1h, 1d, 7d, 30d, 1mo, never.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(help="A model it may use, or a pattern like 'gemma-4-*'; repeatable. all: every one."),
+]
+Rpm = Annotated[str | None, typer.Option(help="Requests a minute, over all workers and gateways; none.")]
+Tpm = Annotated[str | None, typer.Option(help="Tokens a minute: 100k, none.")]
+Expires = Annotated[str | None, typer.Option(help="When it ends: 90d from now, 2027-01-31, never.")]
+Zone = Annotated[str | None, typer.Option(help="Time zone of months and of times shown; the system's unless given.")]
+WhenTight = Annotated[
+    str | None,
+    typer.Option(help="What happens to an answer that may cost more than is left: clip (shorten it) or refuse."),
+]
 
 
 @app.command()
 def create(
     name: Name,
-    budget: Annotated[str | None, typer.Option(help="Dollars it may spend, for example 5usd.")] = None,
-    tokens: Annotated[str | None, typer.Option(help="Tokens it may take, for example 2M.")] = None,
-    reset: Annotated[str, typer.Option(help="When the budget starts anew: 1h, 1d, 7d, 30d, 1mo, never.")] = "never",
-    models: Annotated[list[str] | None, typer.Option(help="A model it may use, or a pattern; repeatable.")] = None,
-    rpm: Annotated[str | None, typer.Option(help="Requests a minute.")] = None,
-    tpm: Annotated[str | None, typer.Option(help="Tokens a minute, for example 100k.")] = None,
-    expires: Annotated[str | None, typer.Option(help="When it ends: 90d from now, or 2027-01-31.")] = None,
+    budget: Budget = None,
+    tokens: Tokens = None,
+    reset: Reset = None,
+    models: Models = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    expires: Expires = None,
+    when_tight: WhenTight = None,
+    time_zone: Zone = None,
     json: Json = False,
     quiet: Quiet = False,
     config: Config = None,
 ) -> None:
-    """Make a key. Its secret is shown once and stored nowhere."""
-    from gateway.keys.periods import parse_period
-    from gateway.keys.virtual_key import now_ms
-    from toolkit.core.units import parse_count, parse_money
+    """Make a key. Its secret is shown once; only its hash is stored."""
+    out = Output(json=json, quiet=quiet)
+    given = _options(budget, tokens, reset, models, rpm, tpm, expires, when_tight, time_zone or system_time_zone())
+    _check_models(given.get("models", ()), out)
+    with _store(config) as store:
+        made = store.create(name, **given)
+    out.note(f"The secret of {name}, shown this once:")
+    out.result(_document(made.key) | {"secret": made.secret}, human=made.secret, quiet=made.secret)
+
+
+@app.command()
+def update(
+    name: Name,
+    budget: Budget = None,
+    tokens: Tokens = None,
+    reset: Reset = None,
+    models: Models = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    expires: Expires = None,
+    when_tight: WhenTight = None,
+    time_zone: Zone = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Change a key's limits; what is not named stays. It counts from the next request on."""
+    from toolkit.core.errors import UsageError
+
+    out = Output(json=json)
+    given = _options(budget, tokens, reset, models, rpm, tpm, expires, when_tight, time_zone)
+    if not given:
+        raise UsageError("nothing to change was named", hint=f"toolkit keys update {name} --budget 10usd")
+    _check_models(given.get("models", ()), out)
+    with _store(config) as store:
+        key = store.update(name, **given)
+    out.result(_document(key), human=_sheet(key))
+
+
+@app.command()
+def rotate(
+    name: Name,
+    grace: Annotated[str, typer.Option(help="How long the old secret is still honoured: 1h, 7d.")] = "0s",
+    json: Json = False,
+    quiet: Quiet = False,
+    config: Config = None,
+) -> None:
+    """Give a key a new secret. Its limits, spending and history stay."""
+    from toolkit.core.units import parse_duration
 
     out = Output(json=json, quiet=quiet)
     with _store(config) as store:
-        made = store.create(
-            name,
-            budget_nano=None if budget is None else parse_money(budget),
-            budget_tokens=None if tokens is None else parse_count(tokens),
-            period=parse_period(reset),
-            time_zone=_time_zone(),
-            models=models or (),
-            rpm=None if rpm is None else parse_count(rpm),
-            tpm=None if tpm is None else parse_count(tpm),
-            expires=None if expires is None else _moment(expires, now_ms()),
-        )
-    out.note("This secret is shown once:")
+        made = store.rotate(name, grace=round(parse_duration(grace) * 1000))
+    old = "is honoured no longer" if parse_duration(grace) == 0 else f"is honoured for {grace} more"
+    out.note(f"The new secret of {name}, shown this once; the old one {old}:")
     out.result(_document(made.key) | {"secret": made.secret}, human=made.secret, quiet=made.secret)
 
 
@@ -85,32 +138,11 @@ def list_(json: Json = False, quiet: Quiet = False, config: Config = None) -> No
 @app.command()
 def show(name: Name, json: Json = False, config: Config = None) -> None:
     """One key: its limits, what is spent, held and left, and when it resets."""
-    from toolkit.core.units import format_count, format_money
-
     out = Output(json=json)
     with _store(config) as store:
+        store.sweep()
         key = store.get(name)
-    purse = key.purse
-    rows: list[tuple[str, str]] = [
-        ("name", key.name),
-        ("secret", ", ".join(key.hints) or "none"),
-        ("state", _state(key)),
-        ("models", ", ".join(key.models) or "all"),
-        ("budget", "none" if key.budget_nano is None else format_money(key.budget_nano)),
-        ("spent", format_money(key.spent_nano)),
-        ("held for running requests", format_money(key.reserved_nano)),
-        ("left", "no limit" if purse.nano is None else format_money(purse.nano)),
-        ("token budget", "none" if key.budget_tokens is None else format_count(key.budget_tokens)),
-        ("tokens taken", format_count(key.spent_tokens)),
-        ("tokens left", "no limit" if purse.tokens is None else format_count(purse.tokens)),
-        ("resets", _resets(key)),
-        ("requests a minute", "no limit" if key.rpm is None else str(key.rpm)),
-        ("tokens a minute", "no limit" if key.tpm is None else format_count(key.tpm)),
-        ("expires", "never" if key.expires_at is None else _at(key.expires_at, key.time_zone)),
-        ("made", _at(key.created_at, key.time_zone)),
-        ("spent since it was made", f"{format_money(key.total_nano)}, {format_count(key.total_tokens)} tokens"),
-    ]
-    out.result(_document(key), human=out.table(("", ""), rows))
+    out.result(_document(key), human=_sheet(key))
 
 
 @app.command()
@@ -140,6 +172,118 @@ def delete(name: Name, yes: Yes = False, json: Json = False, config: Config = No
         out.confirm(f"Delete the key {name}?", yes=yes)
         key = store.delete(name)
     out.result(_document(key), human=f"{name} is deleted")
+
+
+@app.command()
+def audit(json: Json = False, quiet: Quiet = False, config: Config = None) -> None:
+    """Prove that every counter is the sum of its requests. Safe on a store in use; ends with 1 if not clean."""
+    from gateway.keys.audit import audit as examine
+
+    out = Output(json=json, quiet=quiet)
+    with _store(config) as store:
+        store.sweep()
+        found = examine(store)
+    lines = [f"{finding.key}: {finding.what}" for finding in found.findings]
+    counts = f"{found.keys} keys, {found.requests} requests, {found.open} running, {found.lost} charged by a guess"
+    if found.underestimated:
+        lines.append(f"{found.underestimated} requests cost more than was reserved for them")
+    out.result(
+        {"clean": found.clean, **asdict(found)},
+        human="\n".join([*lines, f"{'clean' if found.clean else 'NOT CLEAN'}: {counts}"]),
+        quiet=lines,
+    )
+    if not found.clean:
+        raise typer.Exit(1)
+
+
+@app.command("migrate-store")
+def migrate_store(
+    target: Annotated[
+        str, typer.Argument(help="Where to: postgresql://user@host/name, or a file.", show_default=False)
+    ],
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Copy the whole store to another database and prove the copy. The old store stays as it is."""
+    from gateway.keys.audit import audit as examine
+    from gateway.keys.store import open_store
+    from gateway.keys.transfer import move
+    from gateway.settings import Keys
+    from toolkit.core.errors import ToolkitError
+
+    out = Output(json=json)
+    url = Keys(database=target).url
+    with _store(config) as source, open_store(url) as copy:
+        total = examine(source).requests
+        with out.progress("copying", total, "rows") as bar:
+            moved = move(source, copy, progress=lambda rows: bar.advance(rows))
+        proof = examine(copy)
+        if not proof.clean or proof.requests != total:
+            raise ToolkitError("the copy does not add up; the old store is untouched", hint="toolkit keys audit")
+    out.note("Now name it in gateway.yaml, and start the gateway again:")
+    human = f"keys:\n  database: {target}"
+    out.result(asdict(moved) | {"clean": proof.clean}, human=human)
+
+
+def _options(
+    budget: str | None,
+    tokens: str | None,
+    reset: str | None,
+    models: list[str] | None,
+    rpm: str | None,
+    tpm: str | None,
+    expires: str | None,
+    when_tight: str | None,
+    time_zone: str | None,
+) -> dict[str, Any]:
+    """What was typed, as the store's options; what was not typed is left out."""
+    from gateway.keys.periods import parse_period, zone
+    from gateway.keys.virtual_key import now_ms
+    from toolkit.core.errors import UsageError
+    from toolkit.core.units import parse_count, parse_money
+
+    if when_tight not in (None, "clip", "refuse"):
+        raise UsageError(f"--when-tight is clip or refuse, not {when_tight!r}", hint="--when-tight clip")
+    given: dict[str, Any] = {}
+    for option, text, parse in (
+        ("budget_nano", budget, parse_money),
+        ("budget_tokens", tokens, parse_count),
+        ("rpm", rpm, parse_count),
+        ("tpm", tpm, parse_count),
+        ("period", reset, parse_period),
+        ("expires", expires, lambda text: _moment(text, now_ms(), time_zone or system_time_zone())),
+        ("time_zone", time_zone, lambda text: zone(text).key),
+    ):
+        if text is not None:
+            given[option] = None if text.strip().lower() in _NO_LIMIT else parse(text)
+    for option in ("rpm", "tpm"):
+        if given.get(option) == 0:
+            raise UsageError(
+                f"--{option} 0 would let nothing through", hint="toolkit keys block NAME, or none for no limit"
+            )
+    if when_tight is not None:
+        given["when_tight"] = when_tight
+    if models:
+        given["models"] = () if models == ["all"] else tuple(dict.fromkeys(models))
+    return given
+
+
+_NO_LIMIT = {"none", "never", "unlimited"}
+
+
+def _check_models(patterns: "tuple[str, ...]", out: Output) -> None:
+    """Refuse a pattern that matches nothing the running gateway serves."""
+    from gateway.supervisor import running
+
+    from gateway.keys.patterns import check_patterns
+
+    if not patterns:
+        return
+    gateway = running()
+    if gateway is None:
+        out.note("The gateway is not running, so nobody checked that these models exist.")
+        return
+    check_patterns(patterns, [model.name for model in gateway.models])
 
 
 def _store(config: Path | None) -> "KeyStore":
@@ -178,6 +322,35 @@ def _document(key: "VirtualKey") -> dict[str, Any]:
     }
 
 
+def _sheet(key: "VirtualKey") -> str:
+    from toolkit.core.units import format_count, format_money
+
+    purse = key.purse
+    rows = [
+        ("name", key.name),
+        ("secret", ", ".join(key.hints) or "none"),
+        ("state", _state(key)),
+        ("models", ", ".join(key.models) or "all"),
+        ("budget", "none" if key.budget_nano is None else format_money(key.budget_nano)),
+        ("spent", format_money(key.spent_nano)),
+        ("held for running requests", format_money(key.reserved_nano)),
+        ("left", "no limit" if purse.nano is None else format_money(purse.nano)),
+        ("token budget", "none" if key.budget_tokens is None else format_count(key.budget_tokens)),
+        ("tokens taken", format_count(key.spent_tokens)),
+        ("tokens left", "no limit" if purse.tokens is None else format_count(purse.tokens)),
+        ("period", key.period or "never resets"),
+        ("next reset", _resets(key)),
+        ("when an answer may cost more", "it is clipped" if key.when_tight == "clip" else "it is refused"),
+        ("requests a minute", "no limit" if key.rpm is None else str(key.rpm)),
+        ("tokens a minute", "no limit" if key.tpm is None else format_count(key.tpm)),
+        ("expires", "never" if key.expires_at is None else moment(key.expires_at, key.time_zone)),
+        ("made", moment(key.created_at, key.time_zone)),
+        ("spent since it was made", f"{format_money(key.total_nano)}, {format_count(key.total_tokens)} tokens"),
+    ]
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+
+
 def _state(key: "VirtualKey") -> str:
     from gateway.keys.virtual_key import now_ms
 
@@ -187,18 +360,18 @@ def _state(key: "VirtualKey") -> str:
 
 
 def _resets(key: "VirtualKey") -> str:
-    return "never" if key.period_end is None else _at(key.period_end, key.time_zone)
+    return "never" if key.period_end is None else moment(key.period_end, key.time_zone)
 
 
-def _at(moment: int, time_zone: str) -> str:
+def moment(at: int, time_zone: str) -> str:
     from datetime import datetime
     from zoneinfo import ZoneInfo
 
-    return f"{datetime.fromtimestamp(moment / 1000, ZoneInfo(time_zone)):%Y-%m-%d %H:%M} {time_zone}"
+    return f"{datetime.fromtimestamp(at / 1000, ZoneInfo(time_zone)):%Y-%m-%d %H:%M} {time_zone}"
 
 
-def _moment(text: str, now: int) -> int:
-    """`90d` from now, or a day or time in the user's time zone, as milliseconds."""
+def _moment(text: str, now: int, time_zone: str) -> int:
+    """`90d` from now, or a day or time in the time zone, as milliseconds since 1970."""
     from datetime import datetime
     from zoneinfo import ZoneInfo
 
@@ -209,13 +382,13 @@ def _moment(text: str, now: int) -> int:
         day = datetime.fromisoformat(text)
     except ValueError:
         return now + round(parse_duration(text) * 1000)
-    moment = round((day if day.tzinfo else day.replace(tzinfo=ZoneInfo(_time_zone()))).timestamp() * 1000)
+    moment = round((day if day.tzinfo else day.replace(tzinfo=ZoneInfo(time_zone))).timestamp() * 1000)
     if moment <= now:
         raise UsageError(f"{text} is over already", hint="write a time to come, or 90d from now")
     return moment
 
 
-def _time_zone() -> str:
+def system_time_zone() -> str:
     """The user's time zone by name; UTC where the system has none."""
     from tzlocal import get_localzone_name
 
