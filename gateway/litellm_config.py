@@ -26,14 +26,12 @@ def build(models: Sequence[ServedModel], settings: Settings) -> dict[str, Any]:
             "drop_params": True,
             "request_timeout": settings.gateway.request_timeout,
             "callbacks": ["gateway.keys.hooks.proxy_logger"],
-            "enable_post_custom_auth_checks": True,
             "suppress_debug_info": True,
             "turn_off_message_logging": not settings.gateway.log_prompts,
         },
         "general_settings": {
             "master_key": f"os.environ/{MASTER_KEY}",
             "custom_auth": "gateway.keys.hooks.user_api_key_auth",
-            "custom_auth_run_common_checks": True,
             "disable_budget_reservation": True,  # the key store reserves, across processes
             "allow_requests_on_db_unavailable": False,
         },

@@ -290,13 +290,14 @@ def _deployments(model: str) -> Iterator[tuple[dict[str, Any], bool]]:
         seen.add(name)
         for deployment in llm_router.get_model_list(model_name=name) or []:
             served = str(deployment["litellm_params"].get("model", ""))
-            identity = str((deployment.get("model_info") or {}).get("id", ""))
-            info = llm_router.get_deployment_model_info(identity, served) or {}
             own = {**deployment["litellm_params"], **(deployment.get("model_info") or {})}
-            yield (
-                {**info, **{key: value for key, value in own.items() if value is not None}},
-                (served.partition("/")[0] in LOCAL_PROVIDERS),
-            )
+            info = {key: value for key, value in own.items() if value is not None}
+            local = served.partition("/")[0] in LOCAL_PROVIDERS
+            if not local:
+                # LiteLLM's own table. Not for local servers: it mixes up deployments of one model there.
+                table = llm_router.get_deployment_model_info(str(info.get("id", "")), served)
+                info = {**(table or {}), **info}
+            yield info, local
         for kind in ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks"):
             for entry in getattr(llm_router, kind, None) or []:
                 for source, targets in entry.items():

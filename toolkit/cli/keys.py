@@ -273,9 +273,8 @@ _NO_LIMIT = {"none", "never", "unlimited"}
 
 def _check_models(patterns: "tuple[str, ...]", out: Output) -> None:
     """Refuse a pattern that matches nothing the running gateway serves."""
-    from gateway.supervisor import running
-
     from gateway.keys.patterns import check_patterns
+    from gateway.supervisor import running
 
     if not patterns:
         return
