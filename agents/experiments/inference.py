@@ -154,7 +154,8 @@ def power(effect: float, spread: float, tasks: int, *, level: float = 1 - LEVEL)
         return 1.0
     shift = effect / (spread / np.sqrt(tasks))
     bar = stats.t.ppf(1 - level / 2, tasks - 1)
-    return float(stats.nct.sf(bar, tasks - 1, shift) + stats.nct.cdf(-bar, tasks - 1, shift))
+    # Far from 0 the other tail comes back as NaN instead of nothing.
+    return float(stats.nct.sf(bar, tasks - 1, shift) + np.nan_to_num(stats.nct.cdf(-bar, tasks - 1, shift)))
 
 
 def detectable(spread: float, tasks: int, *, chance: float = 0.8) -> float:
@@ -164,7 +165,7 @@ def detectable(spread: float, tasks: int, *, chance: float = 0.8) -> float:
     if spread <= 0:
         return 0.0
     error = spread / np.sqrt(tasks)
-    low, high = 0.0, 20 * error
+    low, high = 0.0, 5 * error
     while power(high, spread, tasks) < chance:
         high *= 2
     for _ in range(50):

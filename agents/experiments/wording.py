@@ -66,7 +66,7 @@ def sentences(model: ModelAnalysis, *, balanced: bool) -> list[str]:
         first = f"The right tool was called in {percent(measures.accuracy)} of the trials"
         always = f"; {100 * measures.always_right.value:.0f} % of the tasks were right in every order."
         said.append(first + always)
-        if measures.gap == measures.gap and measures.p_value < CERTAIN and balanced:
+        if measures.gap == measures.gap and measures.p_value < CERTAIN and balanced and not measures.headline:
             said.append(
                 f"Accuracy differs by {100 * measures.gap:.0f} points between the right tool's best and worst place "
                 f"(chance alone gives {100 * measures.gap_floor:.0f})."
