@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,10 +27,11 @@ def write_csv(trials: Sequence[Trial], file: TextIO) -> None:
 def write_parquet(trials: Sequence[Trial], path: Path) -> None:
     """The same with typed columns. Raises ToolkitError without pyarrow."""
     try:
-        import pyarrow as arrow
-        from pyarrow import parquet
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise ToolkitError("writing Parquet needs pyarrow, which is not installed", hint="pip install pyarrow") from None
+        raise ToolkitError(
+            "writing Parquet needs pyarrow, which is not installed", hint="pip install pyarrow"
+        ) from None
     rows = [asdict(trial) for trial in trials]
     with atomic_path(path) as temporary:
         parquet.write_table(arrow.Table.from_pylist(rows), temporary)

@@ -1,18 +1,40 @@
 """What an experiment will cost and could find, before it is run: calls, tokens, time, money, smallest effect."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.chat_model import ModelError
+from agents.experiments.arms import Offer, offer
 from agents.experiments.choosers import Choice, Chooser
 from agents.experiments.designs import Cell
+from agents.experiments.experiment import Experiment
 from agents.experiments.inference import detectable, expected_spread, power
-from agents.experiments.run import Prepared
+from agents.experiments.suites import Suite, Task
+from agents.tool_host import Tool
 from toolkit.core.errors import ToolkitError
 
 CHARACTERS = 4.0  # per token, as a rule of thumb for English and JSON; a probe replaces it
 ACCURACIES = (0.6, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment ready to be asked: its suite, the tools of each set by name, and its cells in sequence."""
+
+    experiment: Experiment
+    suite: Suite
+    sets: Mapping[str, Mapping[str, Tool]]
+    cells: Sequence[Cell]
+    tools_digest: str
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        return {task.id: task for task in self.suite.tasks}
+
+    def offer(self, cell: Cell) -> Offer:
+        """The tools of a cell as the model sees them."""
+        return offer(cell.order, self.sets[self.tasks[cell.task].set], cell.arm, cell.target)
 
 
 @dataclass(frozen=True)

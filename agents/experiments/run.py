@@ -14,16 +14,19 @@ import httpx
 
 from agents.chat_model import ModelError, OpenAIChatModel
 from agents.experiments.analysis import Analysis, ModelAnalysis, analyse, write_summary
-from agents.experiments.arms import Offer, offer
 from agents.experiments.choosers import CallChooser, Choice, Chooser
 from agents.experiments.designs import Cell, cells
 from agents.experiments.experiment import Experiment
 from agents.experiments.inference import Estimate
+from agents.experiments.logprob import LogprobChooser
+from agents.experiments.planning import Prepared, Probe, probed
 from agents.experiments.runner import Pace, ask_all
 from agents.experiments.scoring import Verdict
-from agents.experiments.suites import Suite, Task, load_suite
+from agents.experiments.suites import Task, load_suite
 from agents.experiments.trials import Journal, Manifest, Trial, continued, has_trials, read_trials
+from agents.react import ReActModel
 from agents.tool_host import McpToolHost, Tool
+from toolkit.core.errors import UsageError
 
 RETRIES = 4
 
@@ -58,25 +61,6 @@ class Summary:
 
     out: Path
     models: tuple[ModelSummary, ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An experiment ready to be asked: its suite, the tools of each set by name, and its cells in sequence."""
-
-    experiment: Experiment
-    suite: Suite
-    sets: Mapping[str, Mapping[str, Tool]]
-    cells: Sequence[Cell]
-    tools_digest: str
-
-    @property
-    def tasks(self) -> dict[str, Task]:
-        return {task.id: task for task in self.suite.tasks}
-
-    def offer(self, cell: Cell) -> Offer:
-        """The tools of a cell as the model sees them."""
-        return offer(cell.order, self.sets[self.tasks[cell.task].set], cell.arm, cell.target)
 
 
 async def prepare(experiment: Experiment, tools: Sequence[Tool] | None = None) -> Prepared:
@@ -151,6 +135,22 @@ async def run_experiment(
     return Summary(out, tuple(summary(model) for model in analysis.models))
 
 
+async def probe_model(
+    prepared: Prepared,
+    model: str,
+    base_url: str,
+    api_key: str | None,
+    direct: Mapping[str, str],
+    *,
+    count: int,
+    timeout: float = 600.0,
+) -> Probe:
+    """Ask a few cells to learn what one takes. Raises ToolkitError if none is answered."""
+    async with AsyncExitStack() as stack:
+        chooser = await _chooser(stack, prepared.experiment, model, base_url, api_key, direct, Pace(1), timeout)
+        return await probed(prepared, chooser, count)
+
+
 def summarise(analysis: Analysis, out: Path) -> Summary:
     """The short form of an analysis."""
     return Summary(out, tuple(summary(model) for model in analysis.models))
@@ -189,9 +189,16 @@ async def _chooser(
 ) -> Chooser:
     limits = httpx.Limits(max_connections=pace.most + 1, max_keepalive_connections=pace.most + 1)
     client = await stack.enter_async_context(httpx.AsyncClient(limits=limits))
+    if experiment.mode == "logprob":
+        if model not in direct:
+            raise UsageError(
+                f"mode logprob talks to llama.cpp itself, and no such server is known behind {model}",
+                hint="--direct http://127.0.0.1:PORT, or --mode call",
+            )
+        return LogprobChooser(direct[model], client, system=experiment.system, timeout=timeout)
     asked = OpenAIChatModel(base_url, api_key, model, client, timeout=timeout, retries=RETRIES, sleep=pace.wait)
     return CallChooser(
-        asked,
+        ReActModel(asked) if experiment.mode == "react" else asked,
         temperature=experiment.temperature,
         max_tokens=experiment.max_tokens,
         tool_choice=experiment.tool_choice,

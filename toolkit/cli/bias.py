@@ -89,7 +89,7 @@ def run(
 
         def progress(done: int, total: int) -> None:
             nonlocal last
-            bar.total(total)
+            bar.of(total)
             bar.advance(done - last)
             last = done
 
@@ -210,9 +210,7 @@ def compare(
     sink = Output(json=json)
     found = compared(entries(folders))
     rows = [(d.second, d.first, d.measure, points(d.difference), p_text(d.p_value), p_text(d.holm)) for d in found]
-    sink.result(
-        plain(found), human=sink.table(["MODEL", "LESS", "MEASURE", "DIFFERENCE", "P", "P (HOLM)"], rows)
-    )
+    sink.result(plain(found), human=sink.table(["MODEL", "LESS", "MEASURE", "DIFFERENCE", "P", "P (HOLM)"], rows))
 
 
 @app.command()
@@ -297,7 +295,15 @@ def _table(sink: Output, found: "Summary") -> Any:
     from toolkit.core.units import format_count, format_money
 
     places = max((len(model.effects) for model in found.models), default=0)
-    columns = ["MODEL", "ACCURACY", *(f"{place + 1}>" for place in range(places)), "ORDER", "CALLS>", "TOKENS>", "COST>"]
+    columns = [
+        "MODEL",
+        "ACCURACY",
+        *(f"{place + 1}>" for place in range(places)),
+        "ORDER",
+        "CALLS>",
+        "TOKENS>",
+        "COST>",
+    ]
     rows = [
         (
             model.model,

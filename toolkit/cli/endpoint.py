@@ -21,7 +21,7 @@ def endpoint(base_url: str | None, key: str | None, models: Sequence[str], direc
 
     api_key = secret(key, what="--key") if key else os.environ.get("TOOLKIT_KEY") or None
     if base_url is not None:
-        return Endpoint(base_url, api_key, {model: direct for model in models} if direct else {})
+        return Endpoint(base_url, api_key, dict.fromkeys(models, direct) if direct else {})
 
     from gateway.supervisor import running
 
@@ -43,5 +43,5 @@ def endpoint(base_url: str | None, key: str | None, models: Sequence[str], direc
         if model.name in models and model.upstream == "llamacpp" and model.api_base
     }
     if direct:
-        behind = {model: direct for model in models}
+        behind = dict.fromkeys(models, direct)
     return Endpoint(f"{gateway.url}/v1", api_key, behind)
