@@ -29,7 +29,7 @@ from gateway.settings import Settings, load_settings
 from gateway.upstreams import discover_all
 from gateway.upstreams.llamacpp import command, served
 from gateway.upstreams.served import ServedModel
-from toolkit.core.errors import ToolkitError
+from toolkit.core.errors import ToolkitError, from_os_error
 from toolkit.core.paths import data_dir, private_dir, state_dir, write_text
 
 Note = Callable[[str], None]
@@ -334,10 +334,13 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         supervise(load_settings(config, **how["flags"]), note=note, ready=ready)
-    except ToolkitError as error:
-        log(f"error: {error.message}")
-        report(error=error.message, hint=error.hint)
-        return error.exit_code
+    except (ToolkitError, OSError) as error:
+        known = error if isinstance(error, ToolkitError) else from_os_error(error)
+        if known is None:
+            raise
+        log(f"error: {known.message}")
+        report(error=known.message, hint=known.hint)
+        return known.exit_code
     except KeyboardInterrupt:
         return 130
     return 0

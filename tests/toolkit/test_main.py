@@ -1,9 +1,11 @@
 """The frame of the command: what it imports, how it fails, what its exit codes are."""
 
+import errno
 import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -78,10 +80,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, raises: BaseException) -> None:
             "error: no model named qwen\nhint: toolkit",
         ),
         (UsageError("twice"), 2, "error: twice\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/keys.db"),
+            1,
+            "error: /data/keys.db: there is no space left on the disk\nhint: df -h /data/keys.db",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (typer.Abort(), 130, "interrupted\n"),
     ],
-    ids=["toolkit error", "usage error", "ctrl-c", "abort"],
+    ids=["toolkit error", "usage error", "full disk", "ctrl-c", "abort"],
 )
 def test_errors_have_their_exit_code_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch,
@@ -128,3 +135,12 @@ def test_what_destroys_needs_a_yes_where_nobody_can_be_asked(monkeypatch: pytest
     with pytest.raises(UsageError, match="no terminal"):
         Output().confirm("delete everything?", yes=False)
     Output().confirm("delete everything?", yes=True)
+
+
+def test_a_full_disk_under_the_output_is_said_and_not_shown_as_a_traceback() -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-P", "-m", "toolkit.cli.main", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "there is no space left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from toolkit import __version__
-from toolkit.core.errors import ToolkitError, UsageError
+from toolkit.core.errors import ToolkitError, UsageError, from_os_error
 
 # noun -> what the list of commands says about it; the module is toolkit.cli.<noun>, its `app` a Typer.
 NOUNS = {
@@ -105,6 +105,14 @@ def run(arguments: list[str] | None = None) -> int:
         # The reader went away (`toolkit ... | head`): not our failure, and nothing more can be said.
         sys.stderr.close()
         return 1
+    except OSError as error:
+        known = from_os_error(error)
+        if known is None:
+            raise
+        from toolkit.cli.output import report_error
+
+        report_error(known)
+        return known.exit_code
     if code == 130:  # how typer reports Ctrl-C
         print("interrupted", file=sys.stderr)  # noqa: T201
     return code if isinstance(code, int) else 0

@@ -6,6 +6,8 @@
 Only `toolkit.cli.main.main` catches them; anything else keeps its traceback.
 """
 
+import errno
+
 
 class ToolkitError(Exception):
     """Something went wrong that the user can act on.
@@ -26,3 +28,22 @@ class UsageError(ToolkitError):
     """What was typed, or written in a settings file, cannot be meant."""
 
     exit_code = 2
+
+
+_MACHINE = {
+    errno.ENOSPC: ("there is no space left on the disk", "df -h {}"),
+    errno.EDQUOT: ("your quota on the disk is used up", "df -h {}"),
+    errno.EROFS: ("the disk is read-only", "df -h {}"),
+    errno.EACCES: ("you may not read or write there", "ls -ld {}"),
+    errno.EPERM: ("you may not read or write there", "ls -ld {}"),
+    errno.EMFILE: ("too many files are open", "ulimit -n 4096"),
+}
+
+
+def from_os_error(error: OSError) -> ToolkitError | None:
+    """What the machine refused, as an error that a person can mend; None for an OSError that is a fault of ours."""
+    if error.errno not in _MACHINE:
+        return None
+    problem, hint = _MACHINE[error.errno]
+    where = f"{error.filename}: " if error.filename else ""
+    return ToolkitError(f"{where}{problem}", hint=hint.format(error.filename or "."))
