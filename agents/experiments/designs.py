@@ -68,7 +68,8 @@ def cells(
         planned += plain
         planned += _repeats(plain, design.repeats, seed)
         for number, arm in enumerate(arms):
-            target = task.tools[(turn + number) % len(task.tools)]
+            start = task.tools.index(task.right) if task.right in task.tools else 0
+            target = task.tools[(start + turn + number) % len(task.tools)]
             if arm == DUPLICATE:
                 planned += _twin_block(task, base, target, turn)
             else:

@@ -16,6 +16,7 @@ from agents.experiments.table import Floats, Ints, Table
 
 LEVEL = 0.95
 DRAWS = 2000
+FEW = 6  # tasks that moved; below, their variance says too little
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,40 @@ def task_means(task: Ints, values: Floats, count: int) -> Floats:
     return means.reshape(count, *values.shape[1:])
 
 
-def cluster_mean(per_task: Floats) -> Estimate:
-    """Mean over tasks with the t interval of n - 1 degrees of freedom."""
+def cluster_mean(per_task: Floats, *, grain: float = 0.0) -> Estimate:
+    """Mean over tasks with a t interval. `grain` is the least by which one trial could have moved a task's value."""
     values = per_task[~np.isnan(per_task)]
-    n = len(values)
-    if n == 0:
+    if len(values) == 0:
         return Estimate(float("nan"), float("nan"), float("nan"))
     mean = float(values.mean())
-    if n < 2:
+    if len(values) < 2:
         return Estimate(mean, float("nan"), float("nan"))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    error, freedom = _error(values, grain)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     return Estimate(mean, mean - half, mean + half)
+
+
+def _error(values: Floats, grain: float) -> tuple[float, float]:
+    """Standard error of the mean and its degrees of freedom, by Satterthwaite (Biometrics Bulletin 2, 1946) from the
+    kurtosis: n - 1 for normal values, fewer where a few tasks hold all the variance, since that variance is then
+    badly known. Where fewer than FEW tasks differ from the rest, one more that moved by `grain` either way is imagined:
+    a sample in which nothing moved does not show that nothing can."""
+    n = len(values)
+    deviations = values - values.mean()
+    if grain and np.count_nonzero(np.abs(values - np.median(values)) > grain / 1000) < FEW:
+        deviations = np.append(deviations, [grain, -grain])
+        scale = 0.5  # of the two, one is imagined
+    else:
+        scale = 1.0
+    squares = float((deviations[:n] ** 2).sum() + scale * (deviations[n:] ** 2).sum())
+    variance = squares / (n - 1)
+    if variance <= 0:
+        return 0.0, n - 1
+    m = len(deviations)
+    own = float(deviations.var(ddof=1))
+    spread = (float((deviations**4).mean()) - own**2 * (m - 3) / (m - 1)) / m
+    freedom = 2 * own**2 / spread if spread > 0 else m - 1.0
+    return float(np.sqrt(variance / n)), float(np.clip(freedom, 1.0, n - 1))
 
 
 def cluster_share(per_task: Floats) -> Estimate:
@@ -75,16 +99,16 @@ def cluster_share(per_task: Floats) -> Estimate:
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def cluster_p(per_task: Floats) -> float:
-    """Two-sided p-value of the t test that the mean over tasks is 0; 1 where no task says anything."""
+def cluster_p(per_task: Floats, *, grain: float = 0.0) -> float:
+    """Two-sided p-value of the test that belongs to `cluster_mean`'s interval: is the mean 0?"""
     values = per_task[~np.isnan(per_task)]
     if len(values) < 2:
         return float("nan")
-    spread = values.std(ddof=1)
-    if spread == 0:
-        return 1.0 if values[0] == 0 else 0.0
-    t = values.mean() / (spread / np.sqrt(len(values)))
-    return float(2 * stats.t.sf(abs(t), len(values) - 1))
+    error, freedom = _error(values, grain)
+    mean = float(values.mean())
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean / error), freedom))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

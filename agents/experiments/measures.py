@@ -151,7 +151,7 @@ def measure(
             0.5 * float(sum(abs(effect.effect.value) for effect in effects)),
             0.5 * float(np.abs(null.effects).sum(1).mean()),
         ),
-        tool_variation=_tool_variation(plain, draws=min(draws, 500), seed=seed),
+        tool_variation=_tool_variation(plain, draws=min(draws, 200), seed=seed),
         by_place=by_place,
         gap=float(np.nanmax(accuracies) - np.nanmin(accuracies)) if np.isfinite(accuracies).any() else float("nan"),
         gap_floor=float(null.gaps.mean()),
@@ -183,13 +183,14 @@ def _effects(table: Table, null: Null) -> tuple[Effect, ...]:
         values = per_task[:, place]
         spread = float(np.nanstd(values, ddof=1)) if np.isfinite(values).sum() > 1 else float("nan")
         even = float((1 / table.groups[table.groups > place]).mean())
+        grain = 0.0 if table.probabilities is not None else len(table.tasks) / len(table)
         base = stood[place] if stood[place] > 0 else even
         band = np.quantile(null.effects[:, place], [0.025, 0.975])
         found.append(
             Effect(
                 place=place,
-                effect=cluster_mean(values),
-                p_value=cluster_p(values),
+                effect=cluster_mean(values, grain=grain),
+                p_value=cluster_p(values, grain=grain),
                 share=float(shares[place]),
                 original=float((shares[place] - base) / base),
                 null_low=float(band[0]),

@@ -8,8 +8,10 @@ A file says where its tools come from (MCP servers, or written in place) and lis
       - {name: get_weather, description: Weather for a city, parameters: {city: Name of the city}}
       - {name: get_time, description: Local time in a city, parameters: {city: Name of the city}}
     tasks:
-      get_weather: [Do I need an umbrella in Oslo?]
-      get_time: [Is it late in Tokyo?]
+      get_weather:
+        - Do I need an umbrella in Oslo?
+      get_time:
+        - Is it late in Tokyo?
 """
 
 import hashlib

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+
+from agents.experiments.inference import (
+    cluster_mean,
+    cluster_p,
+    cluster_share,
+    detectable,
+    expected_spread,
+    holm,
+    permutation_test,
+    power,
+    task_means,
+)
+from agents.experiments.measures import position_effects
+from agents.experiments.planted import Planted, experiment, truth
+
+BIASED = Planted((0.6, 0.2, 0.0, -0.2, -0.6), (0.5, 0.0, 0.0, -0.3, 0.2), margin=2.5, invalid=0.05)
+FAIR = Planted((0.0,) * 5, (0.5, 0.0, 0.0, -0.3, 0.2))
+
+
+def test_the_interval_of_a_mean_over_tasks_is_the_t_interval() -> None:
+    values = np.random.default_rng(1).normal(size=50)
+    found = cluster_mean(values)
+    # scipy.stats.t.interval(.95, 49, loc=mean, scale=sem), computed apart
+    assert found.value == pytest.approx(values.mean())
+    assert found.error == pytest.approx(2.0096 * values.std(ddof=1) / np.sqrt(50), rel=0.05)
+
+
+def test_where_nothing_moved_the_interval_does_not_claim_that_nothing_can() -> None:
+    found = cluster_mean(np.zeros(30), grain=0.2)
+    assert found.low < -0.005
+    assert found.high > 0.005
+    assert cluster_p(np.zeros(30), grain=0.2) == 1.0
+
+
+def test_a_share_of_all_has_an_interval_below_one() -> None:
+    found = cluster_share(np.ones(40))
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert 0.85 < found.low < 0.95
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_decreases() -> None:
+    assert holm([0.01, 0.04, 0.03, float("nan")])[:3] == pytest.approx([0.03, 0.06, 0.06])
+    assert np.isnan(holm([0.01, float("nan")])[1])
+
+
+@pytest.mark.parametrize("model", [BIASED, FAIR])
+def test_estimates_are_unbiased_and_intervals_cover_what_was_planted(model: Planted) -> None:
+    runs, tasks = 200, 60
+    planted = truth(model, tasks=60_000)
+    estimates, covered, accuracy = [], [], []
+    for seed in range(runs):
+        table = experiment(model, tasks, seed)
+        per_task = position_effects(table)
+        found = [cluster_mean(per_task[:, place], grain=0.2) for place in range(5)]
+        estimates.append([estimate.value for estimate in found])
+        covered.append([e.low <= value <= e.high for e, value in zip(found, planted.effects, strict=True)])
+        share = cluster_share(task_means(table.task, table.correct.astype(float), tasks))
+        accuracy.append(share.low <= planted.accuracy <= share.high)
+    errors = np.std(estimates, axis=0, ddof=1)
+    # 200 runs place the mean within 0.07 standard errors of the truth; 0.25 is beyond three of those.
+    assert np.all(np.abs(np.mean(estimates, axis=0) - planted.effects) < 0.25 * errors)
+    assert 0.93 <= np.mean(covered) <= 0.975
+    assert 0.90 <= np.mean(accuracy) <= 0.99
+
+
+def test_the_permutation_test_accuses_the_biased_and_leaves_the_fair() -> None:
+    fair = [permutation_test(experiment(FAIR, 60, seed), draws=200, seed=seed).p_value for seed in range(150)]
+    biased = [permutation_test(experiment(BIASED, 60, seed), draws=200, seed=seed).p_value for seed in range(40)]
+    assert np.mean(np.array(fair) <= 0.05) < 0.11
+    assert np.mean(np.array(fair) <= 0.5) == pytest.approx(0.5, abs=0.15)
+    assert np.mean(np.array(biased) <= 0.05) > 0.8
+
+
+def test_the_permutation_null_of_the_effects_is_as_wide_as_their_sampling_error() -> None:
+    table = experiment(FAIR, 120, 5)
+    null = permutation_test(table, draws=500)
+    error = position_effects(table).std(0, ddof=1) / np.sqrt(120)
+    assert null.effects.std(0) == pytest.approx(error, rel=0.35)
+    assert np.abs(null.effects.mean(0)).max() < 0.004
+
+
+def test_power_and_the_smallest_detectable_effect_agree() -> None:
+    spread = expected_spread(0.9, 5)
+    smallest = detectable(spread, 60)
+    assert power(smallest, spread, 60) == pytest.approx(0.8, abs=0.001)
+    assert power(0.0, spread, 60) == pytest.approx(0.05, abs=0.001)
+    assert detectable(spread, 240) == pytest.approx(smallest / 2, rel=0.03)
+    assert detectable(0.5, 20) > 0.3  # far from 0 the noncentral t is no number on one side
+
+
+def test_the_predicted_power_is_that_of_the_published_calibration() -> None:
+    # 3 points at 90 % accuracy, K = 5: .69 with 58 tasks, .93 with 116.
+    assert power(0.03, expected_spread(0.9, 5), 58) == pytest.approx(0.69, abs=0.05)
+    assert power(0.03, expected_spread(0.9, 5), 116) == pytest.approx(0.93, abs=0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tasks", [30, 60, 120])
+@pytest.mark.parametrize(
+    "model", [BIASED, Planted((0.6, 0.2, 0.0, -0.2, -0.6), (0.5, 0.0, 0.0, -0.3, 0.2), margin=5.0, unequal=2.5)]
+)
+def test_over_a_thousand_runs_bias_is_small_and_coverage_is_what_is_written(model: Planted, tasks: int) -> None:
+    planted = truth(model)
+    estimates, covered = [], []
+    for seed in range(1000):
+        per_task = position_effects(experiment(model, tasks, seed))
+        found = [cluster_mean(per_task[:, place], grain=0.2) for place in range(5)]
+        estimates.append([estimate.value for estimate in found])
+        covered.append([e.low <= value <= e.high for e, value in zip(found, planted.effects, strict=True)])
+    errors = np.std(estimates, axis=0, ddof=1)
+    assert np.all(np.abs(np.mean(estimates, axis=0) - planted.effects) < 0.1 * errors)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.slow
+def test_over_a_thousand_runs_the_permutation_test_has_its_size() -> None:
+    p_values = [permutation_test(experiment(FAIR, 60, seed), draws=300, seed=seed).p_value for seed in range(1000)]
+    assert 0.03 <= np.mean(np.array(p_values) <= 0.05) <= 0.07
