@@ -72,6 +72,71 @@ def call_tool(
     out.result(document if document is not None else result.model_dump(by_alias=True, mode="json"), human=text)
 
 
+@app.command(name="connect")
+def connect_servers(
+    client: Annotated[str, typer.Argument(help="claude-code or opencode.")],
+    names: Annotated[list[str], typer.Argument(help="Servers of ours, or github (the hosted one).")],
+    scope: Annotated[str, typer.Option(help="user: everywhere; project: in this folder.")] = "user",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make servers known to a client; undo: toolkit mcp disconnect."""
+    import os
+    from functools import partial
+
+    from gateway.clients.mcp_entry import GITHUB, config_path, wishes
+    from mcp_servers.catalogue import load
+    from toolkit.cli.connect import put_in_place, scope_named
+
+    out = Output(json=json, quiet=quiet)
+    path = config_path(client, scope_named(scope), Path.cwd(), os.environ, Path.home())
+    for name in names:
+        if name != GITHUB:
+            load(name)
+    done = [
+        put_in_place(
+            out,
+            client,
+            f"mcp {name}",
+            path,
+            partial(wishes, client, name, [sys.executable, "-P", "-m", "mcp_servers", name]),
+            {"scope": scope},
+            dry_run=dry_run,
+        )
+        for name in dict.fromkeys(names)
+    ]
+    said = f"{client} starts {', '.join(names)}; undo: toolkit mcp disconnect {client} {' '.join(names)}"
+    out.result(done, human="nothing was changed (--dry-run)" if dry_run else said, quiet=str(path))
+
+
+@app.command(name="disconnect")
+def disconnect_servers(
+    client: Annotated[str, typer.Argument(help="claude-code or opencode.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Servers; default: all that were connected.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Take back what `toolkit mcp connect` changed; what was edited by hand since stays."""
+    from gateway.clients.config_file import entries
+    from toolkit.cli.connect import take_back
+
+    out = Output(json=json, quiet=quiet)
+    wanted = {f"mcp {name}" for name in names or []}
+    mine = [
+        entry
+        for entry in reversed(entries())
+        if entry.client == client and entry.what.startswith("mcp ") and (not wanted or entry.what in wanted)
+    ]
+    missing = wanted - {entry.what for entry in mine}
+    if missing or not mine:
+        named = ", ".join(sorted(what.removeprefix("mcp ") for what in missing)) or "any server"
+        raise ToolkitError(f"the toolkit has not connected {named} to {client}", hint="toolkit connect status")
+    undone = take_back(out, mine, dry_run=dry_run)
+    out.result(undone, human=None, quiet=[row["path"] for row in undone])
+
+
 def _parsed(text: str) -> dict[str, Any]:
     from json import JSONDecodeError, loads
 
