@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 DEMO = [sys.executable, "-P", "-m", "toolkit.cli.main", "demo", "--tasks", "10", "--out"]
 
 
 def demo(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*DEMO, str(out), *more], capture_output=True, text=True, timeout=150)
+    return subprocess.run([*DEMO, str(out), *more], capture_output=True, text=True, timeout=200)
 
 
 def ours(out: Path) -> list[int]:
@@ -71,7 +71,7 @@ def test_the_demo_interrupted_leaves_no_process_and_goes_on_where_it_was(tmp_pat
     out = tmp_path / "demo"
     process = subprocess.Popen([*DEMO, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     trials = out / "run-1" / "trials.jsonl"
-    assert wait_for(lambda: trials.exists() and trials.stat().st_size > 0, 100)
+    assert wait_for(lambda: trials.exists() and trials.stat().st_size > 0, 150)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
