@@ -107,7 +107,7 @@ def proxy(
     *,
     workers: int = 1,
     unknown_price: str = "refuse",
-    wait: float = 90,
+    wait: float = 150,
 ) -> Iterator[Proxy]:
     """A real proxy with the hooks, on a free port."""
     running = start_proxy(folder, config, store_url, workers=workers, unknown_price=unknown_price, wait=wait)
@@ -124,7 +124,7 @@ def start_proxy(
     *,
     workers: int = 1,
     unknown_price: str = "refuse",
-    wait: float = 90,
+    wait: float = 150,
 ) -> Proxy:
     """A real proxy that the caller stops."""
     port = free_port()

@@ -21,6 +21,7 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 
 from gateway.keys import estimate, refusals
 from gateway.keys.admission import Ask, Price, Reason
+from gateway.keys.owners import HEARTBEAT_SECONDS
 from gateway.keys.routes import ACCOUNTED, ANTHROPIC, client_name, is_open
 from gateway.keys.store import Call, KeyStore, Refused, StoreUnavailable, Usage, open_store
 
@@ -29,7 +30,6 @@ log = logging.getLogger("toolkit.keys")
 
 STORE_URL = "TOOLKIT_KEYS_URL"
 UNKNOWN_PRICE = "TOOLKIT_UNKNOWN_PRICE"
-HEARTBEAT_SECONDS = 15.0
 # LiteLLM reports how a request ended a moment after it did.
 REPORT_SECONDS = 5.0
 KEY_ID = "toolkit_key_id"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+# How often a gateway says that it lives, and looks for others that do not.
+HEARTBEAT_SECONDS = 15.0
 # An owner on another host that was silent for longer than this (milliseconds) is taken for dead.
 LEASE = 60_000
 
