@@ -35,7 +35,7 @@ class Block(NamedTuple):
     size: int
 
 
-# ggml's tensor types by number (ggml.h, ggml-common.h). Numbers that are missing were withdrawn, or never stand in files.
+# ggml's tensor types by number (ggml.h, ggml-common.h). Missing numbers were withdrawn, or never stand in files.
 BLOCKS = {
     0: Block("F32", 1, 4),
     1: Block("F16", 1, 2),

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import httpx
 
 import gateway.models
-from gateway.settings import Discover, Model, Settings
+from gateway.settings import Model, Settings
 from gateway.upstreams import hosted, llamacpp, lmstudio, ollama, vllm
 from gateway.upstreams.llamacpp import LlamaServerSpec
 from gateway.upstreams.served import Price, ServedModel
-from gateway.upstreams.wire import Found, ask, base_url
+from gateway.upstreams.wire import Found, ask
 from toolkit.core.config import secret
 from toolkit.core.errors import ToolkitError
 
@@ -84,8 +84,7 @@ def _named(model: Model, settings: Settings, client: httpx.Client) -> ServedMode
     if model.gguf is not None:
         return llamacpp.spec_for(model.gguf.expanduser().absolute(), model.name, settings, model)
     if model.ollama is not None:
-        base = base_url(settings.discover.ollama or str(Discover.model_fields["ollama"].default))
-        return _at_ollama(model, model.ollama, base, price, settings, client)
+        return _at_ollama(model, model.ollama, ollama.server(settings), price, settings, client)
     if model.url is not None:
         local = _is_loopback(model.url)
         return ServedModel(

@@ -42,7 +42,9 @@ class LlamaServerSpec:
     price: Price = field(default_factory=Price)
 
 
-def spec_for(path: Path, name: str, settings: Settings, model: Model | None = None, **known: Any) -> LlamaServerSpec:
+def spec_for(
+    path: Path, name: str, settings: Settings, model: Model | None = None, *, mmproj: Path | None = None, **known: Any
+) -> LlamaServerSpec:
     """How to serve the file at `path`: what the model's entry says, else `known`, else the `llamacpp:` section.
 
     Raises ToolkitError if the file is missing, no GGUF, or cut short; UsageError if more context is asked for
@@ -72,6 +74,7 @@ def spec_for(path: Path, name: str, settings: Settings, model: Model | None = No
         flash_attention=default.flash_attention,
         cache_ram_mib=default.cache_ram_mib,
         engine=default.engine,
+        mmproj=mmproj,
         max_output=model.max_output if model else None,
         price=Price(**model.price.model_dump()) if model and model.price else Price(),
         **{key: value for key, value in chosen.items() if key != "context"},

@@ -8,9 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from gateway.settings import Settings
+from gateway.settings import Discover, Settings
 from gateway.upstreams.served import Price, ServedModel
 from gateway.upstreams.wire import Found, ask, base_url, count, items
+
+
+def server(settings: Settings) -> str:
+    """Where Ollama is looked for: the settings' address, or its usual one if the settings leave it out."""
+    return base_url(settings.discover.ollama or str(Discover.model_fields["ollama"].default))
 
 
 def discover(settings: Settings, client: httpx.Client) -> Found:

@@ -80,24 +80,29 @@ class Output:
 
     @contextmanager
     def progress(self, what: str, total: float | None, unit: str = "") -> Iterator[Progress]:
-        """A bar with done of total, rate and time left on a terminal; silent in a pipe."""
+        """A bar with done of total, rate and time left on a terminal; silent in a pipe. `unit` B: bytes."""
         if self.quiet or not sys.stderr.isatty():
             yield _Silent()
             return
         from rich.progress import (
             BarColumn,
+            DownloadColumn,
             MofNCompleteColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
+            TransferSpeedColumn,
         )
         from rich.progress import Progress as Bar
 
         bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            *(
+                (DownloadColumn(binary_units=True), TransferSpeedColumn())
+                if unit == "B"
+                else (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+            ),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=_console(stderr=True),
