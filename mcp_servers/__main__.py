@@ -8,6 +8,9 @@ from toolkit.core.errors import ToolkitError, UsageError
 
 def run(name: str, arguments: list[str]) -> None:
     """Serve until the client goes (stdio) or until stopped (HTTP). Raises ToolkitError."""
+    from mcp_servers.server import log_without_content
+
+    log_without_content()
     module = load(name)
     options = parser(name).parse_args(arguments)
     server = module.build(options)

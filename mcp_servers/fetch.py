@@ -4,6 +4,7 @@ No proxy, no cookies, no credentials; bounded in hops, time, size and kinds of c
 """
 
 import asyncio
+import functools
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -56,7 +57,7 @@ class Fetcher:
 
     allowed: Collection[tuple[str, int]] = ()
     limits: Limits = field(default_factory=Limits)
-    verify: ssl.SSLContext | bool = True
+    certificates: ssl.SSLContext | None = None  # None: those of public sites
     _client: httpx.AsyncClient | None = None
     _robots: dict[str, tuple[float, Any]] = field(default_factory=dict)
 
@@ -149,7 +150,7 @@ class Fetcher:
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:
             self._client = httpx.AsyncClient(
-                verify=self.verify,
+                verify=self.certificates or certificates(),
                 trust_env=False,
                 follow_redirects=False,
                 timeout=httpx.Timeout(10.0),
@@ -164,6 +165,12 @@ class _Status(Refusal):
     def __init__(self, status: int) -> None:
         super().__init__(f"the page answers with status {status}", hint="check the address, or search for it")
         self.status = status
+
+
+@functools.cache
+def certificates() -> ssl.SSLContext:
+    """The certificates of public sites; loading them takes longer than most requests."""
+    return httpx.create_ssl_context()
 
 
 def checked_url(text: str) -> httpx.URL:
@@ -182,6 +189,8 @@ def checked_url(text: str) -> httpx.URL:
         raise Refusal(
             "an address with a user name or a password is not read", hint="leave out what stands before the @"
         )
+    if url.port is not None and not 0 < url.port < 65536:
+        raise Refusal("that is not a web address: its port does not exist", hint="leave the port out")
     if not host or host.endswith(".") or len(host) > 253 or "%" in host:
         raise Refusal("that is not a web address", hint="write it like https://example.org/page")
     return url

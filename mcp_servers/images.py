@@ -23,6 +23,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
+from mcp_servers.fetch import certificates
 from mcp_servers.guard import Folders, Place, Refusal
 from mcp_servers.server import AtMost, ToolServer
 from toolkit.core.config import secret
@@ -98,7 +99,10 @@ class WebUi:
         """A client for one call."""
         user, _, password = self.auth.partition(":")
         return httpx.AsyncClient(
-            base_url=self.url, timeout=httpx.Timeout(self.seconds, connect=5.0), auth=(user, password) if user else None
+            base_url=self.url,
+            verify=certificates(),
+            timeout=httpx.Timeout(self.seconds, connect=5.0),
+            auth=(user, password) if user else None,
         )
 
     async def ask(self, client: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:

@@ -113,7 +113,8 @@ def _bubblewrap(program: str, limits: Limits) -> list[str]:
     for prefix in dict.fromkeys((str(Path(sys.base_prefix).resolve()), sys.base_prefix, sys.prefix)):
         if not Path(prefix).is_relative_to("/usr"):
             command += ["--ro-bind", prefix, prefix]
-    command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    # Root outside is root to the settings of the kernel whatever the namespace says, so they are read-only.
+    command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     for folder, size in (("/dev/shm", 1 << 20), ("/tmp", 16 << 20), (SCRATCH, limits.scratch)):  # noqa: S108
         command += ["--size", str(size), "--tmpfs", folder]
     command += ["--ro-bind", str(_WORKER), "/worker.py", "--remount-ro", "/", "--chdir", SCRATCH]
@@ -225,7 +226,7 @@ class ProcessSession:
         self._output.kept.clear()
         self._answers.kept.clear()
         self._output.count = 0
-        self._signal_tree(signal.SIGCONT)
+        self._wake()
         ended: str | None = None
         try:
             if process.stdin is not None:
@@ -243,10 +244,9 @@ class ProcessSession:
             ended = "the interpreter ended without an answer"
         text = self._output.kept.decode("utf-8", "replace")
         truncated = self._output.count > len(self._output.kept) or len(text) > self.limits.output
-        if ended is None:
-            self._end_others()
-            self._signal_tree(signal.SIGSTOP)
-        else:
+        if ended is None and not self._calm():
+            ended = "it left processes behind that start others faster than they can be stopped"
+        if ended is not None:
             await self.close()
         result, error = answer if answer is not None and ended is None else (None, None)
         return Answer(text[: self.limits.output], result, error, ended, truncated, time.monotonic() - began)
@@ -274,79 +274,60 @@ class ProcessSession:
         finally:
             exited.cancel()
 
-    def _tree(self) -> list[Any]:
-        import psutil
-
-        if self._process is None:
-            return []
-        try:
-            return psutil.Process(self._process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-
     def _excess(self) -> str | None:
         """Which limit all processes together break. Memory is what is resident, shared pages counted once each."""
-        import psutil
-
-        tree = self._tree()
+        tree = _below(self._process)
         if len(tree) > self.limits.processes:
             return f"it started more than {self.limits.processes} processes"
-        resident = 0
-        for process in tree:
-            with contextlib.suppress(psutil.Error):
-                resident += process.memory_info().rss
-        if resident > self.limits.memory:
+        if sum(_resident(pid) for pid in tree) > self.limits.memory:
             return f"it took more than {format_bytes(self.limits.memory)} of memory"
         return None
 
-    def _worker_depth(self) -> int:
-        return 2 if self.bubblewrap else 0  # bwrap, the namespace's init, the worker
+    def _calm(self) -> bool:
+        """Between calls nothing runs unwatched: stop the interpreter, end what it started. Whether that was possible.
 
-    def _end_others(self) -> None:
-        """End what the code left running beside the interpreter."""
-        import psutil
-
+        Everything is stopped before anything is ended, since what is stopped cannot start another in the meantime.
+        """
         if self._process is None:
-            return
-        keep = {self._process.pid}
-        try:
-            current = psutil.Process(self._process.pid)
-            for _ in range(self._worker_depth()):
-                current = min(current.children(), key=lambda child: child.create_time())
-                keep.add(current.pid)
-        except (psutil.NoSuchProcess, ValueError):
-            return
-        for process in self._tree():
-            if process.pid not in keep:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            return False
+        # Under bubblewrap: bwrap, the namespace's first process, the interpreter. Else the process itself.
+        keep = [self._process.pid]
+        for _ in range(2 if self.bubblewrap else 0):
+            children = _children(keep[-1])
+            if not children:
+                return False
+            keep.append(min(children))  # the oldest: the interpreter came before anything it started
+        if self.bubblewrap:  # without, a stopped one would not see its parent go
+            _kill(keep[-1], signal.SIGSTOP)
+        known: set[int] = set()
+        for _ in range(20):
+            new = set(_below(self._process)) - known - set(keep)
+            if not new:
+                break
+            for pid in new:
+                _kill(pid, signal.SIGSTOP)
+            known |= new
+        else:
+            return False
+        for pid in known:
+            _kill(pid, signal.SIGKILL)
+        return True
 
-    def _signal_tree(self, number: signal.Signals) -> None:
-        """Stop the interpreter between calls, so that no thread of it runs unwatched, and let it go on."""
-        import psutil
-
-        if not self.bubblewrap:
-            return  # stopped, it would not see its parent go
-        for process in self._tree():
-            with contextlib.suppress(psutil.NoSuchProcess, PermissionError):
-                process.send_signal(number)
+    def _wake(self) -> None:
+        if self.bubblewrap:
+            for pid in _below(self._process):
+                _kill(pid, signal.SIGCONT)
 
     async def close(self) -> None:
         """End the process and everything below it."""
-        import psutil
-
         process, self._process = self._process, None
         if process is None:
             return
-        try:
-            tree = psutil.Process(process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            tree = []
+        tree = _below(process)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        for child in tree:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+        for pid in tree:
+            _kill(pid, signal.SIGKILL)
         if process.stdin is not None:
             process.stdin.close()
         await process.wait()
@@ -354,6 +335,46 @@ class ProcessSession:
         self._answers.close()
         if self._scratch is not None:
             await asyncio.to_thread(self._scratch.cleanup)
+
+
+def _below(process: asyncio.subprocess.Process | None) -> list[int]:
+    """The ids of every process below one that still runs, children before grandchildren."""
+    found: list[int] = []
+    waiting = [process.pid] if process is not None and process.returncode is None else []
+    while waiting:
+        children = _children(waiting.pop())
+        found += children
+        waiting += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:  # the kernel's own list: reading all processes, as psutil does, costs more than most calls
+        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  a name is all that is needed
+        return [int(child) for task in tasks for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
+    except OSError:
+        if sys.platform == "linux" and Path("/proc/self/task", str(os.getpid()), "children").exists():
+            return []  # it has ended
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _resident(pid: int) -> int:
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
 def _parsed(line: bytes) -> tuple[str | None, str | None] | None:

@@ -19,6 +19,7 @@ import httpx
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
+from mcp_servers.fetch import certificates
 from mcp_servers.guard import Refusal
 from mcp_servers.server import AtMost, ToolServer
 
@@ -283,7 +284,9 @@ class Market:
             raise _Unreachable(f"more than {self.per_minute} requests in a minute")
         self._asked.append(now)
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=TIMEOUT, headers={"Accept": "application/json"})
+            self._client = httpx.AsyncClient(
+                timeout=TIMEOUT, verify=certificates(), headers={"Accept": "application/json"}
+            )
         try:
             response = await self._client.get(url, params=query)
             if response.status_code == 404:

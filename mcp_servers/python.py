@@ -50,6 +50,7 @@ class Sessions:
         self.limits = limits
         self._sessions: dict[str, tuple[Session, asyncio.Lock]] = {}
         self._pool: Any = None
+        self._starting = asyncio.Lock()
 
     async def run(self, name: str, code: str) -> isolation.Answer:
         """Run `code` in the session `name`, after what is already waiting for it."""
@@ -92,18 +93,17 @@ class Sessions:
         return ProcessSession(self.limits, bubblewrap=self.kind == "bubblewrap")
 
     async def _monty(self) -> Any:
-        if self._pool is None:
-            import pydantic_monty
+        async with self._starting:
+            if self._pool is None:
+                import pydantic_monty
 
-            pool = pydantic_monty.AsyncMonty(
-                min_processes=1,
-                max_processes=MAX_SESSIONS + 1,
-                max_checkouts_per_worker=1,
-                request_timeout=self.limits.seconds + 1,
-            )
-            self._pool = pool
-            await pool.__aenter__()
-        return self._pool
+                self._pool = await pydantic_monty.AsyncMonty(
+                    min_processes=1,
+                    max_processes=MAX_SESSIONS + 1,
+                    max_checkouts_per_worker=1,
+                    request_timeout=self.limits.seconds + 1,
+                ).__aenter__()
+            return self._pool
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -3,14 +3,20 @@
 Knows nothing of what the tools do. Keeps the protocol alone on stdout and every argument and result out of the logs.
 """
 
+import functools
+import inspect
 import logging
+import os
 import sys
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp.types import CallToolResult, InputRequiredResult
+from mcp.types import CallToolResult, Icon, InputRequiredResult, ToolAnnotations
 from pydantic import AfterValidator, ValidationError
 
 from toolkit import __version__
@@ -34,6 +40,9 @@ def AtMost(limit: int, *, least: int = 1) -> AfterValidator:
     return AfterValidator(check)
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
 class ToolServer(MCPServer[Any]):
     """An MCP server whose errors a model can act on and whose log holds no content."""
 
@@ -41,9 +50,6 @@ class ToolServer(MCPServer[Any]):
         super().__init__(
             name=f"toolkit-{name}", instructions=instructions, version=__version__, log_level="WARNING", **options
         )
-        logging.getLogger("mcp").addFilter(_without_content)
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(_without_content)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -67,9 +73,32 @@ class ToolServer(MCPServer[Any]):
                 raise ToolError(f"there is no tool named {name[:80]}; tools: {known}") from None
             raise ToolError(str(error).removeprefix(f"Error executing tool {name}: ")) from None
 
+    def tool(
+        self,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: ToolAnnotations | None = None,
+        icons: list[Icon] | None = None,
+        meta: dict[str, Any] | None = None,
+        structured_output: bool | None = None,
+    ) -> Callable[[_Function], _Function]:
+        """Register a tool. One that is no coroutine runs on a thread that does not outlive the client's session."""
+        register = super().tool(name, title, description, annotations, icons, meta, structured_output)
+
+        def decorate(function: _Function) -> _Function:
+            register(function if inspect.iscoroutinefunction(function) else _on_a_thread(function))
+            return function
+
+        return decorate
+
     def serve_stdio(self) -> None:
         """Serve the client on the other end of stdin and stdout until it goes."""
         self.run("stdio")
+        if any(thread is not threading.current_thread() and not thread.daemon for thread in threading.enumerate()):
+            # A tool still runs on its thread and nobody waits for it: Python would, before it exits.
+            sys.stderr.flush()
+            os._exit(0)
 
     def serve_http(self, port: int) -> None:
         """Serve any number of clients on http://127.0.0.1:`port`/mcp until told to stop. Blocks."""
@@ -85,8 +114,17 @@ class ToolServer(MCPServer[Any]):
             listener.listen(128)
             sys.stderr.write(f"{self.name} at http://127.0.0.1:{listener.getsockname()[1]}/mcp\n")
             sys.stderr.flush()
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+            server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
             asyncio.run(server.serve(sockets=[listener]))
+
+
+def _on_a_thread(fn: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(fn)
+    async def run(**arguments: Any) -> Any:
+        # Abandoned, not awaited, when its client goes: what it writes, it writes whole or not at all.
+        return await anyio.to_thread.run_sync(functools.partial(fn, **arguments), abandon_on_cancel=True)
+
+    return run
 
 
 def _faults(error: ValidationError) -> str:
@@ -98,15 +136,25 @@ def _faults(error: ValidationError) -> str:
     )
 
 
-def _without_content(record: logging.LogRecord) -> bool:
-    """Keep where something failed, drop what it said: messages of exceptions quote arguments and results."""
-    if record.exc_info and record.exc_info[1] is not None:
-        error = record.exc_info[1]
-        cause: BaseException = error.__cause__ or error
-        at = cause.__traceback__
+def log_without_content() -> None:
+    """Log to stderr where something happened and never what: messages quote arguments, addresses and results.
+
+    For the process of a server; called before anything else sets up logging.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_WhereOnly())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _WhereOnly(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{record.levelname.lower()}: {record.name} at {record.filename}:{record.lineno}"
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            return line
+        error = error.__cause__ or error
+        at = error.__traceback__
         while at is not None and at.tb_next is not None:
             at = at.tb_next
         where = f" at {at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at is not None else ""
-        record.msg, record.args = f"{type(cause).__name__}{where}", ()
-        record.exc_info, record.exc_text = None, None
-    return True
+        return f"{line}: {type(error).__name__}{where}"

@@ -10,6 +10,7 @@ import io
 import math
 import re
 import sqlite3
+import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,6 +96,7 @@ class Tables:
     def __init__(self, folders: Folders, limits: Limits) -> None:
         self.folders = folders
         self.limits = limits
+        self._changing = threading.Lock()
 
     def files(self, path: str) -> tuple[list[FileFound], bool]:
         """The spreadsheet files below a folder, or one file with its sheets; and whether the list was cut."""
@@ -158,7 +160,7 @@ class Tables:
             raise Refusal("there are no rows to append", hint="give at least one row")
         cells = [{column: _cell_in(value) for column, value in row.items()} for row in rows]
         place = self._file(file)
-        with self._change(place, sheet) as change:
+        with self._changing, self._change(place, sheet) as change:
             for row in cells:
                 change.append(row)
             return Written(change.sheet, len(cells), change.total())
@@ -170,7 +172,7 @@ class Tables:
         wanted = {column: _cell_in(value) for column, value in where.items()}
         new = {column: _cell_in(value) for column, value in values.items()}
         place = self._file(file)
-        with self._change(place, sheet) as change:
+        with self._changing, self._change(place, sheet) as change:
             changed = change.update(wanted, new)
             if not changed:
                 shown = ", ".join(f"{column} = {value}" for column, value in wanted.items())

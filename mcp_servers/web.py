@@ -15,7 +15,7 @@ import httpx
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-from mcp_servers.fetch import Fetcher, Page
+from mcp_servers.fetch import Fetcher, Page, certificates
 from mcp_servers.guard import Refusal, clip
 from mcp_servers.server import AtMost, ToolServer
 from toolkit.core.config import secret
@@ -143,7 +143,7 @@ class Search:
             )
         name = self.provider.name
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+            async with httpx.AsyncClient(timeout=TIMEOUT, verify=certificates()) as client:
                 response = await client.send(self.provider.request(query, count))
             if response.status_code in (401, 403):
                 raise Refusal(f"{name} refuses the key or the format (status {response.status_code})", hint=_ASK)
@@ -181,20 +181,23 @@ def to_markdown(page: Page) -> Text:
     if page.media_type not in ("text/html", "application/xhtml+xml"):
         return Text("", text)
     import trafilatura
+    from trafilatura.settings import use_config
 
-    found = trafilatura.bare_extraction(
-        text, url=page.url, output_format="markdown", with_metadata=True, include_links=True, include_tables=True,
-        include_formatting=True, favor_recall=True,
+    if "<html" not in text[:5000].lower():
+        text = f"<html><body>{text}</body></html>"
+    settings = use_config()
+    for name in ("MIN_EXTRACTED_SIZE", "MIN_OUTPUT_SIZE"):
+        settings.set("DEFAULT", name, "1")  # a short page is a page too
+    markdown = trafilatura.extract(
+        text, url=page.url, output_format="markdown", include_links=True, include_tables=True,
+        include_formatting=True, favor_recall=True, config=settings,
     )  # fmt: skip
-    document = found.as_dict() if found is not None and not isinstance(found, dict) else found
-    markdown = str((document or {}).get("text") or "").strip()
-    if not markdown:
-        markdown = (trafilatura.html2txt(text) or "").strip()
-    if not markdown:
+    if not markdown or not markdown.strip():
         raise Refusal(
             "the page has no text; it may be made by scripts, which are not run", hint="try another page on the subject"
         )
-    return Text(str((document or {}).get("title") or ""), markdown)
+    about = trafilatura.extract_metadata(text)
+    return Text(str(about.title or "") if about is not None else "", markdown.strip())
 
 
 class Reader:
