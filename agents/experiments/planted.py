@@ -83,9 +83,7 @@ def truth(model: Planted, *, tasks: int = 200_000, seed: int = 2**31) -> Truth:
     return Truth(effects / tasks, accuracy / tasks)
 
 
-def _probabilities(
-    model: Planted, tasks: int, rng: np.random.Generator
-) -> tuple[Ints, Ints, Floats, Floats]:
+def _probabilities(model: Planted, tasks: int, rng: np.random.Generator) -> tuple[Ints, Ints, Floats, Floats]:
     """Orders (n, K, K), right tools (n), choice probabilities by place (n, K, K), chance of a sound call (n, K)."""
     size = len(model.positions)
     right = np.arange(tasks) % len(model.tools)

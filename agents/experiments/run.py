@@ -23,7 +23,7 @@ from agents.experiments.planning import Prepared, Probe, probed
 from agents.experiments.runner import Pace, ask_all
 from agents.experiments.scoring import Verdict
 from agents.experiments.suites import Task, load_suite
-from agents.experiments.trials import Journal, Manifest, Trial, continued, has_trials, read_trials
+from agents.experiments.trials import TRIALS, Journal, Manifest, Trial, continued, has_trials, read_trials
 from agents.react import ReActModel
 from agents.tool_host import McpToolHost, Tool
 from toolkit.core.errors import UsageError
@@ -108,7 +108,7 @@ async def run_experiment(
     if 0 < done < total:
         note(f"going on with {out}: {done} of {total} trials are there")
     progress(done, total)
-    with Journal(out) as journal:
+    with Journal(out / TRIALS) as journal:
         for model in experiment.models:
             if not left[model]:
                 continue

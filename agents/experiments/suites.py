@@ -12,6 +12,9 @@ A file says where its tools come from (MCP servers, or written in place) and lis
         - Do I need an umbrella in Oslo?
       get_time:
         - Is it late in Tokyo?
+
+Instead of a tool's name, `any` says that each would do and `none` that no tool fits. `sets` names several lists of
+tools; requests listed under a set's name go with its tools, any of which would do.
 """
 
 import hashlib
@@ -173,8 +176,8 @@ def checked(file: SuiteFile, source: str) -> Suite:
         double = [name for name, count in Counter(listed).items() if count > 1]
         if double:
             raise UsageError(f"{source}: {where}: {double[0]} is listed twice", hint=f"edit {source}")
-        if len(listed) < 2:
-            raise UsageError(f"{source}: {where}: a choice needs at least two tools", hint=f"edit {source}")
+        if not listed:
+            raise UsageError(f"{source}: {where}: no tools are listed", hint=f"edit {source}")
         if any(isinstance(entry, str) for entry in tools[label]) and not file.servers:
             raise UsageError(
                 f"{source}: {where}: {listed[0]} is only a name, and no server is named that offers it",
@@ -193,7 +196,9 @@ def checked(file: SuiteFile, source: str) -> Suite:
                 f"{source}: tasks: {entry.right} is none of the tools offered: {', '.join(names[label])}",
                 hint=f"edit {source}, or use {NONE} for requests that no tool fits, {ANY} where each would do",
             )
-        stem = f"{label}-{entry.right}" if label else entry.right
+        if entry.right != NONE and len(names[label]) < 2:
+            raise UsageError(f"{source}: tasks: {entry.ask!r}: a choice needs at least two tools", f"edit {source}")
+        stem = label if entry.right == ANY and label else f"{label}-{entry.right}" if label else entry.right
         counts[stem] += 1
         identity = entry.id or f"{stem}-{counts[stem]:02d}"
         tasks.append(Task(identity, entry.ask, entry.right, names[label], label, entry.system or file.system))
@@ -229,7 +234,11 @@ def _name(entry: Tool | str) -> str:
 def _entries(file: SuiteFile) -> Iterable[TaskEntry]:
     if isinstance(file.tasks, list):
         return file.tasks
-    return [TaskEntry(ask=ask, right=right) for right, asks in file.tasks.items() for ask in asks]
+    return [
+        TaskEntry(ask=ask, right=ANY, set=key) if key in file.sets else TaskEntry(ask=ask, right=key)
+        for key, asks in file.tasks.items()
+        for ask in asks
+    ]
 
 
 def _schema(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -19,6 +19,8 @@ from agents.experiments.experiment import Experiment
 from agents.experiments.scoring import Outcome
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.paths import write_text
+
+T = TypeVar("T")
 
 VERSION = 1
 TRIALS = "trials.jsonl"
@@ -74,16 +76,21 @@ class Trial:
 _TRIAL = TypeAdapter(Trial)
 
 
+class Line(Protocol):
+    """What a journal keeps."""
+
+    def line(self) -> str: ...
+
+
 class Journal:
-    """Appends trials to a folder's file. A context manager."""
+    """Appends trials (of any kind) to a file of lines. A context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / TRIALS
-        _cut_torn_line(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(path)
+        self._file = path.open("a", encoding="utf-8")
 
-    def write(self, trial: Trial) -> None:
+    def write(self, trial: Line) -> None:
         self._file.write(trial.line())
         self._file.flush()
 
@@ -98,17 +105,17 @@ class Journal:
 
 def read_trials(folder: Path) -> list[Trial]:
     """All trials in the folder; of several with one key the last counts (an error that was asked again)."""
-    path = folder / TRIALS
+    return list({trial.key: trial for trial in read_journal(folder / TRIALS, _TRIAL)}.values())
+
+
+def read_journal(path: Path, kind: TypeAdapter[T]) -> list[T]:
+    """Every whole line of a journal, as it stands there. Raises ToolkitError that names a line which is none."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UsageError(f"{folder} holds no {TRIALS}", hint=f"ls {folder}") from None
+        raise UsageError(f"{path.parent} holds no {path.name}", hint=f"ls {path.parent}") from None
     whole, _, _torn = content.rpartition(b"\n")
-    found: dict[Key, Trial] = {}
-    for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
-        trial = _trial(line, path, number)
-        found[trial.key] = trial
-    return list(found.values())
+    return [_parsed(line, path, number, kind) for number, line in enumerate(whole.split(b"\n") if whole else [], 1)]
 
 
 def has_trials(folder: Path) -> bool:
@@ -204,11 +211,11 @@ def continued(folder: Path, wanted: Manifest) -> Manifest:
     return found
 
 
-def _trial(line: bytes, path: Path, number: int) -> Trial:
+def _parsed(line: bytes, path: Path, number: int, kind: TypeAdapter[T]) -> T:
     try:
         if json.loads(line)["v"] != VERSION:
             raise ToolkitError(f"{path}: line {number} is of another version of the format", hint="toolkit --version")
-        return _TRIAL.validate_json(line)
+        return kind.validate_json(line)
     except (ValueError, TypeError, KeyError):
         raise ToolkitError(f"{path}: line {number} is no trial", hint=f"sed -n {number}p {path}") from None
 
