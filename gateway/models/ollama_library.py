@@ -73,9 +73,9 @@ def remove(tag: str, base: str) -> None:
 
 @contextmanager
 def _client(base: str) -> Iterator[ollama.Client]:
-    client = ollama.Client(host=base, timeout=httpx.Timeout(None, connect=5.0), trust_env=False)
     try:
-        yield client
+        with ollama.Client(host=base, timeout=httpx.Timeout(None, connect=5.0), trust_env=False) as client:
+            yield client
     except (httpx.TransportError, ConnectionError):
         raise ToolkitError(
             f"Ollama does not answer at {base}", hint="ollama serve, or set discover.ollama in gateway.yaml"

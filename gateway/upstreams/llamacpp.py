@@ -144,6 +144,15 @@ def context_held(client: httpx.Client, base: str) -> int | None:
     return count(defaults.get("n_ctx")) if isinstance(defaults, dict) else None
 
 
+def context_trained(client: httpx.Client, base: str) -> int | None:
+    """How many tokens the model at the llama.cpp server at `base` was trained with."""
+    models, _ = ask(client, f"{base}/v1/models", "llama.cpp")
+    for item in items(models, "data"):
+        meta = item.get("meta")
+        return count(meta.get("n_ctx_train")) if isinstance(meta, dict) else None
+    return None
+
+
 def _served(
     name: str, upstream_name: str, url: str, context: int | None, max_output: int | None, price: Price
 ) -> ServedModel:
