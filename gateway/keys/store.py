@@ -6,16 +6,15 @@ Every change is one transaction that holds the key's row. Knows nothing of LiteL
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
     Connection,
     Engine,
-    Row,
     bindparam,
     case,
     create_engine,
@@ -29,9 +28,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from gateway.keys import owners as processes
-from gateway.keys.admission import Ask, Reason, Shortage, admit, matches, too_fast
+from gateway.keys.admission import Admission, Ask, Reason, Shortage, admit, matches, too_fast
 from gateway.keys.migrations import migrate
 from gateway.keys.periods import span_at
+from gateway.keys.prepared import Prepared, Run
 from gateway.keys.schema import keys, owners, requests, secrets
 from gateway.keys.virtual_key import NewKey, VirtualKey, check_name, digest, hint, new_secret, now_ms
 from toolkit.core.errors import ToolkitError, UsageError
@@ -96,7 +96,7 @@ CHANGEABLE = {
 }
 _RENAMED = {"expires": "expires_at"}
 
-_COLUMNS = [column for column in keys.c if column.name != "deleted_at"]
+_COLUMNS = [keys.c[field.name] for field in fields(VirtualKey) if field.name != "hints"]
 _BY_ID = select(*_COLUMNS).where(keys.c.id == bindparam("key_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update()
 _BY_SECRET = (
@@ -121,14 +121,14 @@ _LAST_MINUTE = select(
     requests.c.admitted_at <= bindparam("until"),
 )
 _REQUEST = select(
+    requests.c.key_id,
     requests.c.state,
+    requests.c.generation,
     requests.c.reserved_nano,
     requests.c.reserved_tokens,
     requests.c.cost_nano,
     requests.c.prompt_tokens,
     requests.c.completion_tokens,
-    requests.c.generation,
-    requests.c.key_id,
 ).where(requests.c.id == bindparam("request_id"))
 _ADD = insert(requests)
 _END = update(requests).where(requests.c.id == bindparam("request_id"))
@@ -186,6 +186,7 @@ class KeyStore:
     def __init__(self, engine: Engine, *, clock: Callable[[], int]) -> None:
         self.engine = engine
         self.clock = clock
+        self._prepared = Prepared(engine)
 
     def __enter__(self) -> Self:
         return self
@@ -214,6 +215,12 @@ class KeyStore:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def _fast(self, *, write: bool) -> Iterator[Run]:
+        """As `writing` and `reading`, for the statements that every request needs."""
+        with _explained(self.engine), self._prepared.transaction(write=write) as run:
+            yield run
 
     # Keys
 
@@ -301,7 +308,7 @@ class KeyStore:
         if "models" in values:
             values["models"] = json.dumps(list(values["models"]))
         with self.writing() as connection:
-            key = self._turned(connection, self._named(connection, name), now)
+            key = _turned(connection.execute, self._named(connection, name), now)
             if "period" in values or "time_zone" in values:
                 period = values.get("period", key.period)
                 span = span_at(now, period, anchor=key.period_start, time_zone=values.get("time_zone", key.time_zone))
@@ -347,22 +354,22 @@ class KeyStore:
     def authenticate(self, secret: str) -> VirtualKey | Refused:
         """The key of this secret, if it may be used now."""
         now = self.clock()
-        with self.reading() as connection:
-            row = connection.execute(_BY_SECRET, {"digest": digest(secret)}).first()
-        if row is None or (row.secret_expires_at is not None and now >= row.secret_expires_at):
+        with self._fast(write=False) as run:
+            row = run(_BY_SECRET, {"digest": digest(secret)}).fetchone()
+        if row is None or (row[-1] is not None and now >= row[-1]):
             return Refused(Reason.UNKNOWN_KEY)
-        key = _key(row).at(now)
+        key = _key(row[:-1]).at(now)
         return _usable(key, now) or key
 
     def admit(self, key_id: int, call: Call, ask: Ask, owner: str) -> Admitted | Refused:
         """Reserve what `call` can cost at most, or say why not. The same call is never admitted twice."""
         now = self.clock()
         try:
-            with self.writing() as connection:
-                row = connection.execute(_BY_ID_LOCKED, {"key_id": key_id}).first()
+            with self._fast(write=True) as run:
+                row = run(_BY_ID_LOCKED, {"key_id": key_id}).fetchone()
                 if row is None:
                     return Refused(Reason.UNKNOWN_KEY)
-                key = self._turned(connection, _key(row), now)
+                key = _turned(run, _key(row), now)
                 unusable = _usable(key, now)
                 if unusable is not None:
                     return unusable
@@ -370,7 +377,7 @@ class KeyStore:
                     return Refused(Reason.MODEL, key)
                 if key.rpm is not None or key.tpm is not None:
                     window = {"key_id": key_id, "since": now - MINUTE, "until": now}
-                    count, tokens = connection.execute(_LAST_MINUTE, window).one()
+                    count, tokens = run(_LAST_MINUTE, window).fetchone()
                     fast = too_fast(ask, key.rpm, key.tpm, requests=count, tokens=int(tokens))
                     if fast is not None:
                         used = count if fast.reason is Reason.REQUEST_RATE else int(tokens)
@@ -378,8 +385,8 @@ class KeyStore:
                 granted = admit(ask, key.purse, clip=key.when_tight == "clip")
                 if isinstance(granted, Shortage):
                     return Refused(granted.reason, key, granted.needed)
-                self._open(connection, key_id, call, owner, now, granted.nano, granted.tokens, ask.expected)
-                connection.execute(_RESERVE, {"key_id": key_id, "nano": granted.nano, "tokens": granted.tokens})
+                run(_ADD, _opened(call, granted, ask, key_id=key_id, owner=owner, now=now))
+                run(_RESERVE, {"key_id": key_id, "nano": granted.nano, "tokens": granted.tokens})
         except IntegrityError:
             return Refused(Reason.NOT_ACCEPTED, key)
         return Admitted(granted.nano, granted.tokens, granted.answer)
@@ -476,70 +483,17 @@ class KeyStore:
         ).scalars()
         return replace(_key(row), hints=tuple(hints))
 
-    def _turned(self, connection: Connection, key: VirtualKey, now: int) -> VirtualKey:
-        """The key with its period moved on, in the store too."""
-        turned = key.at(now)
-        if turned is not key:
-            connection.execute(
-                _TURN,
-                {
-                    "key_id": key.id,
-                    "new_generation": turned.generation,
-                    "new_start": turned.period_start,
-                    "new_end": turned.period_end,
-                    "new_nano": turned.spent_nano,
-                    "new_tokens": turned.spent_tokens,
-                },
-            )
-        return turned
-
-    def _open(
-        self,
-        connection: Connection,
-        key_id: int,
-        call: Call,
-        owner: str,
-        now: int,
-        nano: int,
-        tokens: int,
-        expected: int,
-    ) -> None:
-        connection.execute(
-            _ADD,
-            {
-                "id": call.id,
-                "key_id": key_id,
-                "owner_id": owner,
-                "state": "open",
-                "admitted_at": now,
-                "deadline": now + call.deadline,
-                "asked_model": call.model[:255],
-                "route": call.route[:64],
-                "client": call.client[:64],
-                "streamed": call.streamed,
-                "reserved_nano": nano,
-                "reserved_tokens": tokens,
-                "expected_tokens": expected,
-                "cost_nano": 0,
-                "prompt_tokens": 0,
-                "completion_tokens": 0,
-                "cache_read_tokens": 0,
-                "cache_write_tokens": 0,
-            },
-        )
-
     def _end(self, request_id: str, state: str, outcome: str, usage: Usage | None, answered_by: str | None) -> bool:
         """Bring a request to its end. `usage` None: all that was reserved for it."""
         now = self.clock()
-        with self.writing() as connection:
-            owner_of = connection.execute(_REQUEST, {"request_id": request_id}).first()
-            if owner_of is None:
+        with self._fast(write=True) as run:
+            found = run(_REQUEST, {"request_id": request_id}).fetchone()
+            if found is None:
                 return False
             # The key's row first, always: two transactions that both want it wait for each other in one order.
-            key = self._turned(
-                connection, _key(connection.execute(_BY_ID_LOCKED, {"key_id": owner_of.key_id}).one()), now
-            )
-            was = connection.execute(_REQUEST, {"request_id": request_id}).one()
+            locked = run(_BY_ID_LOCKED, {"key_id": found[0]}).fetchone()
+            key = _turned(run, _key(locked), now)
+            was = _Was(*run(_REQUEST, {"request_id": request_id}).fetchone())
             if was.state == "settled" or (state != "settled" and was.state != "open"):
                 return False
             is_open = was.state == "open"
@@ -550,7 +504,7 @@ class KeyStore:
             paid_now = is_open or was.generation == key.generation
             nano = took.cost_nano - was.cost_nano
             tokens = took.prompt_tokens + took.completion_tokens - was.prompt_tokens - was.completion_tokens
-            connection.execute(
+            run(
                 _END,
                 {
                     "request_id": request_id,
@@ -566,7 +520,7 @@ class KeyStore:
                     "cache_write_tokens": took.cache_write_tokens,
                 },
             )
-            connection.execute(
+            run(
                 _CHARGE,
                 {
                     "key_id": key.id,
@@ -589,11 +543,72 @@ def _usable(key: VirtualKey, now: int) -> Refused | None:
     return None
 
 
-def _key(row: Row[*tuple[Any, ...]]) -> VirtualKey:
-    values = row._mapping
-    fields = {column.name: values[column.name] for column in _COLUMNS}
-    fields["models"] = tuple(json.loads(fields["models"]))
-    return VirtualKey(**fields)
+class _Was(NamedTuple):
+    """A request as it stands in the store, in the order of `_REQUEST`."""
+
+    key_id: int
+    state: str
+    generation: int | None
+    reserved_nano: int
+    reserved_tokens: int
+    cost_nano: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def _opened(call: Call, granted: Admission, ask: Ask, *, key_id: int, owner: str, now: int) -> dict[str, Any]:
+    """The row of a request that was just admitted."""
+    return {
+        "id": call.id,
+        "key_id": key_id,
+        "owner_id": owner,
+        "state": "open",
+        "admitted_at": now,
+        "deadline": now + call.deadline,
+        "asked_model": call.model[:255],
+        "route": call.route[:64],
+        "client": call.client[:64],
+        "streamed": call.streamed,
+        "reserved_nano": granted.nano,
+        "reserved_tokens": granted.tokens,
+        "expected_tokens": ask.expected,
+        "cost_nano": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "cache_read_tokens": 0,
+        "cache_write_tokens": 0,
+    }
+
+
+def _turned(run: Run, key: VirtualKey, now: int) -> VirtualKey:
+    """The key with its period moved on, in the store too."""
+    turned = key.at(now)
+    if turned is not key:
+        run(
+            _TURN,
+            {
+                "key_id": key.id,
+                "new_generation": turned.generation,
+                "new_start": turned.period_start,
+                "new_end": turned.period_end,
+                "new_nano": turned.spent_nano,
+                "new_tokens": turned.spent_tokens,
+            },
+        )
+    return turned
+
+
+_MODELS, _BLOCKED = (
+    next(i for i, column in enumerate(_COLUMNS) if column.name == name) for name in ("models", "blocked")
+)
+
+
+def _key(row: Iterable[Any]) -> VirtualKey:
+    """A row of `_COLUMNS` as a key."""
+    values = list(row)
+    values[_MODELS] = tuple(json.loads(values[_MODELS]))
+    values[_BLOCKED] = bool(values[_BLOCKED])
+    return VirtualKey(*values)
 
 
 def _engine(url: str) -> Engine:
@@ -664,9 +679,12 @@ def _explained(engine: Engine) -> Iterator[None]:
         yield
     except IntegrityError:
         raise
-    except DBAPIError as error:
+    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, engine.dialect.loaded_dbapi.IntegrityError):
+            raise IntegrityError(None, None, cause) from error
         place = engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string()
-        reason = str(error.orig).strip().splitlines()[0] if error.orig else "no reason given"
+        reason = next(iter(str(cause).strip().splitlines()), "no reason given")
         raise StoreUnavailable(f"the key store {place} does not work: {reason}", hint=_mend(engine, reason)) from error
     except SQLAlchemyError as error:
         raise StoreUnavailable(f"the key store does not work: {error}", hint="toolkit keys list") from error
