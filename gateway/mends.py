@@ -1,0 +1,164 @@
+"""What no client setting can mend: small changes to requests on their way to a local server.
+
+Each mend is a pure function from a request body, in the format of the OpenAI or the Anthropic API, to the body that
+is sent on; it gives back the same body where there is nothing to mend. Hosted models get what the client wrote.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Body = Mapping[str, Any]
+
+# Asked for by clients of hosted models; local servers refuse them, or a model without thinking does.
+REFUSED = (
+    *("context_management", "output_config", "prediction", "prompt_cache_key", "reasoning_effort"),
+    *("safety_identifier", "service_tier", "store", "thinking", "verbosity", "web_search_options"),
+)
+THINKING = ("thinking", "redacted_thinking")
+
+
+class Mend(NamedTuple):
+    """A mend's name, what it does, and the function."""
+
+    name: str
+    what: str
+    apply: Callable[[Body], Body]
+
+
+def fold_system_messages(body: Body) -> Body:
+    """Move a system message inside the conversation to where a chat template takes it.
+
+    Templates of local models know a system message only at the very start. What follows a user's words is put before
+    them in their turn, so that the question stays last and the server's prompt cache holds; anything else joins the
+    system prompt.
+    """
+    messages = list(body.get("messages") or [])
+    first = next((at for at, message in enumerate(messages) if not _is_system(message)), len(messages))
+    if not any(_is_system(message) for message in messages[first:]):
+        return body
+    kept, homeless = messages[:first], []
+    for message in messages[first:]:
+        if not _is_system(message):
+            kept.append(message)
+        elif _is_question(kept[-1]):
+            kept[-1] = _with_note(kept[-1], _text(message.get("content")))
+        else:
+            homeless.append(_text(message.get("content")))
+    mended = {**body, "messages": kept}
+    return _with_system(mended, homeless) if homeless else mended
+
+
+def drop_refused_parameters(body: Body) -> Body:
+    """Leave out parameters that local servers refuse."""
+    if not any(name in body for name in REFUSED):
+        return body
+    return {name: value for name, value in body.items() if name not in REFUSED}
+
+
+def drop_thinking_blocks(body: Body) -> Body:
+    """Leave out thinking of earlier turns: a server that did not sign it does not know it."""
+    messages = list(body.get("messages") or [])
+    mended = [_without_thinking(message) for message in messages]
+    return body if mended == messages else {**body, "messages": mended}
+
+
+def write_out_empty_inputs(body: Body) -> Body:
+    """Write the missing arguments of earlier tool calls as an empty object: templates fail on an empty text."""
+    messages = list(body.get("messages") or [])
+    mended = [_with_inputs(message) for message in messages]
+    return body if mended == messages else {**body, "messages": mended}
+
+
+MENDS: tuple[Mend, ...] = (
+    Mend("system-messages", "a system message inside a conversation joins the turn before it", fold_system_messages),
+    Mend("refused-parameters", "parameters that local servers refuse are left out", drop_refused_parameters),
+    Mend("thinking-blocks", "thinking of earlier turns is left out", drop_thinking_blocks),
+    Mend("empty-inputs", "tool calls without arguments get an empty object", write_out_empty_inputs),
+)
+
+
+def mended(body: Body) -> Body:
+    """`body` with every mend applied."""
+    for mend in MENDS:
+        body = mend.apply(body)
+    return body
+
+
+def _is_system(message: Any) -> bool:
+    return isinstance(message, Mapping) and message.get("role") in ("system", "developer")
+
+
+def _is_question(message: Any) -> bool:
+    """A user's own words, not only the results of tools."""
+    if not isinstance(message, Mapping) or message.get("role") != "user":
+        return False
+    content = message.get("content")
+    return isinstance(content, str) or any(_kind(part) == "text" for part in content or ())
+
+
+def _with_note(message: Mapping[str, Any], note: str) -> Mapping[str, Any]:
+    """The user's turn with `note` before its last words, marked as Claude Code marks such notes itself."""
+    marked = f"<system-reminder>\n{note}\n</system-reminder>"
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": f"{marked}\n{content}"}
+    parts = list(content)
+    last = max(at for at, part in enumerate(parts) if _kind(part) == "text")
+    return {**message, "content": [*parts[:last], {"type": "text", "text": marked}, *parts[last:]]}
+
+
+def _with_system(body: Body, notes: Sequence[str]) -> Body:
+    """The body with `notes` at the end of its system prompt: a field of its own, or the first message."""
+    note = "\n\n".join(notes)
+    system = body.get("system")
+    if isinstance(system, str):
+        return {**body, "system": f"{system}\n\n{note}"}
+    if isinstance(system, list):
+        return {**body, "system": [*system, {"type": "text", "text": note}]}
+    messages = list(body["messages"])
+    if messages and _is_system(messages[0]):
+        first = {**messages[0], "content": f"{_text(messages[0].get('content'))}\n\n{note}"}
+        return {**body, "messages": [first, *messages[1:]]}
+    return {**body, "messages": [{"role": "system", "content": note}, *messages]}
+
+
+def _without_thinking(message: Any) -> Any:
+    if not isinstance(message, Mapping) or message.get("role") != "assistant":
+        return message
+    kept = {name: value for name, value in message.items() if name != "thinking_blocks"}
+    if isinstance(content := kept.get("content"), list):
+        parts = [part for part in content if _kind(part) not in THINKING]
+        # A turn that was nothing but thought must still be a turn.
+        kept["content"] = parts or [{"type": "text", "text": "..."}]
+    return kept
+
+
+def _with_inputs(message: Any) -> Any:
+    if not isinstance(message, Mapping) or message.get("role") != "assistant":
+        return message
+    kept = dict(message)
+    if isinstance(calls := kept.get("tool_calls"), list):
+        kept["tool_calls"] = [_with_arguments(call) for call in calls]
+    if isinstance(content := kept.get("content"), list):
+        kept["content"] = [
+            {**part, "input": {}} if _kind(part) == "tool_use" and part.get("input") in (None, "") else part
+            for part in content
+        ]
+    return kept
+
+
+def _with_arguments(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or function.get("arguments") not in (None, ""):
+        return call
+    return {**call, "function": {**function, "arguments": "{}"}}
+
+
+def _kind(part: Any) -> object:
+    return part.get("type") if isinstance(part, Mapping) else None
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", "")) for part in content or () if isinstance(part, Mapping))

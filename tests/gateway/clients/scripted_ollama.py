@@ -1,0 +1,71 @@
+"""A double for Ollama, which cannot run here: `/api/tags`, `/api/show`, `/api/ps` and `/api/chat` in the format that
+Ollama 0.12 writes (newline-delimited JSON; a tool call comes whole, its arguments as an object)."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.gateway.clients.scripted_upstream import Script, Upstream
+
+TAG = "gemma3:4b"
+
+
+@contextmanager
+def ollama(script: Script, *, loaded_context: int | None = None) -> Iterator[Upstream]:
+    """The server, while the context lasts; `loaded_context` is what `/api/ps` says the model was loaded with."""
+    served = Upstream("", script)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            models: list[dict[str, Any]] = [{"name": TAG, "model": TAG}]
+            if self.path == "/api/ps":
+                models = [{"name": TAG, "context_length": loaded_context}] if loaded_context else []
+            self._send([{"models": models}])
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path == "/api/show":
+                info = {"general.architecture": "gemma3", "gemma3.context_length": 131_072}
+                self._send([{"capabilities": ["completion", "tools"], "model_info": info, "parameters": ""}])
+                return
+            served.asked.append(body)
+            says = served.script(body)
+            calls = [{"function": {"name": name, "arguments": arguments}} for name, arguments in says.calls]
+            message: dict[str, Any] = {"role": "assistant", "content": says.text}
+            if calls:
+                message["tool_calls"] = calls
+            frame = {"model": TAG, "created_at": "2026-01-01T00:00:00Z"}
+            counts = {"prompt_eval_count": 100, "eval_count": 10, "total_duration": 1, "done_reason": "stop"}
+            if body.get("stream", True):
+                last = {"message": {"role": "assistant", "content": ""}, "done": True, **counts}
+                self._send([frame | {"message": message, "done": False}, frame | last])
+            else:
+                self._send([frame | {"message": message, "done": True, **counts}])
+
+        def _send(self, documents: list[dict[str, Any]]) -> None:
+            content = "".join(json.dumps(document) + "\n" for document in documents).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-ndjson" if len(documents) > 1 else "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        thread.join(5)
+        server.server_close()

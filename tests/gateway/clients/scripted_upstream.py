@@ -1,0 +1,134 @@
+"""An OpenAI-compatible server on loopback whose answers are written beforehand: a double for a model, since what
+the clients do with an exact answer must be seen. Speaks as llama.cpp's server and vLLM do, streamed and not."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Says:
+    """An answer: text, or calls of tools as (name, arguments)."""
+
+    text: str = ""
+    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+
+
+Script = Callable[[Body], Says]
+
+
+@dataclass
+class Upstream:
+    """What was asked, and what is answered."""
+
+    url: str
+    script: Script
+    asked: list[Body] = field(default_factory=list)
+
+
+@contextmanager
+def upstream(script: Script, context: int = 65_536) -> Iterator[Upstream]:
+    """The server, while the context lasts."""
+    served = Upstream("", script)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            models = {"object": "list", "data": [{"id": "scripted", "object": "model", "max_model_len": context}]}
+            self._send(json.dumps(models).encode(), "application/json")
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            served.asked.append(body)
+            says = served.script(body)
+            if body.get("stream"):
+                self._send("".join(f"data: {chunk}\n\n" for chunk in _chunks(says)).encode(), "text/event-stream")
+            else:
+                self._send(json.dumps(_whole(says)).encode(), "application/json")
+
+        def _send(self, content: bytes, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        thread.join(5)
+        server.server_close()
+
+
+def results(body: Body) -> list[str]:
+    """The results of tools that the client has sent back so far."""
+    return [_text(message["content"]) for message in body["messages"] if message["role"] == "tool"]
+
+
+def tool_names(body: Body) -> list[str]:
+    return [tool["function"]["name"] for tool in body.get("tools") or []]
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _calls(says: Says) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": number,
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
+        for number, (name, arguments) in enumerate(says.calls)
+    ]
+
+
+def _whole(says: Says) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": says.text or None}
+    if says.calls:
+        message["tool_calls"] = _calls(says)
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if says.calls else "stop"}
+    return _frame("chat.completion", [choice]) | {"usage": _USAGE}
+
+
+def _chunks(says: Says) -> Iterator[str]:
+    """As vLLM streams: the role, the text, each call's name first and its arguments in pieces, the end, the usage."""
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    if says.text:
+        deltas.append({"content": says.text})
+    for call in _calls(says):
+        arguments = call["function"]["arguments"]
+        deltas.append({"tool_calls": [{**call, "function": {"name": call["function"]["name"], "arguments": ""}}]})
+        for piece in (arguments[:9], arguments[9:]):
+            deltas.append({"tool_calls": [{"index": call["index"], "function": {"arguments": piece}}]})
+    for delta in deltas:
+        yield json.dumps(_frame("chat.completion.chunk", [{"index": 0, "delta": delta, "finish_reason": None}]))
+    finish = "tool_calls" if says.calls else "stop"
+    yield json.dumps(_frame("chat.completion.chunk", [{"index": 0, "delta": {}, "finish_reason": finish}]))
+    yield json.dumps(_frame("chat.completion.chunk", []) | {"usage": _USAGE})
+    yield "[DONE]"
+
+
+_USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+
+
+def _frame(kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": "scripted", "choices": choices}
