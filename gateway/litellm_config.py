@@ -25,7 +25,7 @@ def build(models: Sequence[ServedModel], settings: Settings) -> dict[str, Any]:
         "litellm_settings": {
             "drop_params": True,
             "request_timeout": settings.gateway.request_timeout,
-            "callbacks": ["gateway.keys.hooks.proxy_logger"],
+            "callbacks": ["gateway.keys.hooks.proxy_logger", "gateway.mend_hooks.proxy_mends"],
             "suppress_debug_info": True,
             "turn_off_message_logging": not settings.gateway.log_prompts,
         },

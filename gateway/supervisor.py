@@ -24,6 +24,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from gateway import lifeline, litellm_config, proxy
+from gateway.mends import MENDS
 from gateway.process import Child, free_port, port_is_free, python_module, tail
 from gateway.settings import Settings, load_settings
 from gateway.upstreams import discover_all
@@ -167,6 +168,7 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 models=tuple(_announced(model) for model in models),
                 pids={"supervisor": os.getpid()} | {name: child.pid for name, child in children.items()},
                 log=str(log_path()),
+                mends=tuple(mend.name for mend in MENDS),
             )
 
         stack.callback(lambda: record_path().unlink(missing_ok=True))
