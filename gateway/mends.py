@@ -84,6 +84,26 @@ def mended(body: Body) -> Body:
     return body
 
 
+def unreachable(error: str, model: str) -> str | None:
+    """What to tell the client instead of `error` if that means that `model`'s server is gone; None if it does not.
+
+    Clients try again for minutes, without a word, after an error of the server's kind (5xx). A local server that is
+    gone does not come back by itself: said as an error of the request's kind, it is on the screen at once.
+    """
+    if not any(sign in error.lower() for sign in _GONE):
+        return None
+    return f"The server behind {model} does not answer. Start it, then: toolkit gateway status"
+
+
+_GONE = (
+    "connection error",
+    "cannot connect to host",
+    "connection refused",
+    "connect call failed",
+    "server disconnected",
+)
+
+
 def _is_system(message: Any) -> bool:
     return isinstance(message, Mapping) and message.get("role") in ("system", "developer")
 
