@@ -189,13 +189,13 @@ def search(
         for entry in [place] if folders.is_file(place) else (item.place for item in folders.walk(place, limit=WALKED)):
             if not fnmatch.fnmatchcase(entry.parts[-1], names) and not fnmatch.fnmatchcase(entry.name, names):
                 continue
-            if searched % 200 == 0:
-                tell(searched)
             try:
                 text = editor.read(entry).text
             except Refusal:
                 continue  # too large, or not text
             searched += 1
+            if searched % 200 == 0:
+                tell(searched)
             for number, line in enumerate(text.split("\n"), 1):
                 left = deadline - time.monotonic()
                 if left <= 0:

@@ -7,6 +7,7 @@ clear refusal.
 
 import argparse
 import asyncio
+import math
 import re
 import time
 from collections import deque
@@ -218,11 +219,12 @@ class Market:
                 f"no price service answers ({reason}), so {text[:40]!r} cannot be looked up",
                 hint="try again in a minute",
             ) from None
-        coins = [coin for coin in document.get("coins", []) if isinstance(coin, dict)]
+        listed = document.get("coins")
+        coins = [coin for coin in listed if isinstance(coin, dict)] if isinstance(listed, list) else []
         exact = [coin for coin in coins if wanted in (coin.get("id"), str(coin.get("symbol", "")).lower())]
         named = [coin for coin in coins if str(coin.get("name", "")).lower() == text.strip().lower()]
         found = next(
-            (str(coin["id"]) for coin in [*exact, *named] if re.fullmatch(r"[a-z0-9._-]+", str(coin["id"]))), ""
+            (str(coin["id"]) for coin in [*exact, *named] if re.fullmatch(r"[a-z0-9._-]+", str(coin.get("id")))), ""
         )
         if not found:
             near = ", ".join(str(coin.get("id")) for coin in coins[:5])
@@ -241,13 +243,16 @@ class Market:
         except _Unreachable:
             return await self._fetch_from_coinbase(coin, currency)
         entry = document.get(coin, {})
-        if currency not in entry:
+        if not isinstance(entry, dict) or not _is_price(entry.get(currency, 0.0)):
+            raise _Unreachable("CoinGecko's answer is not a price")
+        if not entry.get(currency):
             raise Refusal(f"CoinGecko has no price of {coin} in {currency}", hint="use usd, eur or gbp")
+        change = entry.get(f"{currency}_24h_change")
         return {
             "coin": coin,
             "currency": currency,
             "price": float(entry[currency]),
-            "change_24h_percent": entry.get(f"{currency}_24h_change"),
+            "change_24h_percent": change if _is_price(change) else None,
             "source": "CoinGecko",
         }
 
@@ -310,6 +315,10 @@ class Market:
         """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
+
+
+def _is_price(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 class _Unreachable(Exception):

@@ -64,6 +64,8 @@ class ToolServer(MCPServer[Any]):
             cause = error.__cause__
             if isinstance(cause, ToolkitError):
                 raise ToolError(cause.message + (f" ({cause.hint})" if cause.hint else "")) from None
+            if isinstance(cause, OSError) and cause.strerror:
+                raise ToolError(f"the system says: {cause.strerror}; nothing was changed") from None
             raise
         except ToolError as error:
             if isinstance(error.__cause__, ValidationError):
@@ -94,7 +96,10 @@ class ToolServer(MCPServer[Any]):
 
     def serve_stdio(self) -> None:
         """Serve the client on the other end of stdin and stdout until it goes."""
-        self.run("stdio")
+        try:
+            self.run("stdio")
+        except* BrokenPipeError:
+            pass  # the client went without reading its last answers
         if any(thread is not threading.current_thread() and not thread.daemon for thread in threading.enumerate()):
             # A tool still runs on its thread and nobody waits for it: Python would, before it exits.
             sys.stderr.flush()

@@ -327,7 +327,6 @@ def _open_sqlite(place: Place, mode: str, seconds: float) -> Iterator[sqlite3.Co
     uri = f"file:{quote(place.path.as_posix())}?mode={mode}"
     database = sqlite3.connect(uri, uri=True, timeout=5, isolation_level="IMMEDIATE")
     try:
-        database.enable_load_extension(False)
         database.execute("PRAGMA trusted_schema = 0")  # a schema may call functions; not ours to run
         deadline = time.monotonic() + seconds
         database.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
@@ -364,6 +363,7 @@ def _dialect(text: str, place: Place) -> type[csv.Dialect]:
 
     if _suffix(place) != ".tsv":
         header = text[: text.find("\n")] if "\n" in text else text
+        header = re.sub(r'"(?:[^"]|"")*"', "", header)
         counts = {mark: header.count(mark) for mark in (",", ";", "\t", "|")}
         if max(counts.values()):
             Chosen.delimiter = max(counts, key=lambda mark: counts[mark])
