@@ -164,7 +164,15 @@ class LogprobChooser:
 
     async def _opening(self, prompt: str, counter: "_Counter") -> float:
         """Probability that the reply begins with a call; 0 if its first token is not among the likeliest."""
-        body = {"prompt": prompt, "n_probs": SEEN, "n_predict": 1, "temperature": 1.0, "cache_prompt": True}
+        body: dict[str, Any] = {
+            "prompt": prompt,
+            "n_probs": SEEN,
+            "n_predict": 1,
+            "temperature": 1.0,
+            "cache_prompt": True,
+        }
+        # These are the probabilities before any bias. The token is forced because a drawn end of text has none.
+        body["logit_bias"] = [[self._opening_token, 1000.0]]
         found = await self._complete(body, counter)
         for candidate in found["top_logprobs"]:
             if candidate["id"] == self._opening_token:
