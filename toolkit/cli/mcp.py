@@ -1,6 +1,7 @@
 """`toolkit mcp`: list, run and call the MCP servers that come with the toolkit."""
 
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,8 @@ def call_tool(
     import asyncio
 
     out = Output(json=json)
-    result = asyncio.run(_call(name, tool, _parsed(arguments), list(context.args)))
+    given = _parsed(arguments)
+    result = asyncio.run(_ask(name, list(context.args), lambda client: client.call_tool(tool, given)))
     text = "\n".join(_shown(block) for block in result.content)
     if result.is_error:
         raise ToolkitError(f"{tool}: {text}", hint=f"toolkit mcp list --tools  # the arguments of {tool}")
@@ -170,19 +172,27 @@ def _client(name: str, options: list[str]) -> Any:
     command = StdioServerParameters(
         command=sys.executable, args=["-P", "-m", "mcp_servers", name, *options], env=dict(os.environ), cwd=Path.cwd()
     )
-    return Client(stdio_client(command))
+    return Client(stdio_client(command, errlog=sys.stderr))
 
 
-async def _call(name: str, tool: str, arguments: dict[str, Any], options: list[str]) -> Any:
-    async with _client(name, options) as client:
-        return await client.call_tool(tool, arguments)
+async def _ask(name: str, options: list[str], question: Callable[[Any], Awaitable[Any]]) -> Any:
+    """What the server answers to `question`. Raises ToolkitError if it ends before it answers."""
+    from mcp.shared.exceptions import MCPError
+
+    client = _client(name, options)
+    try:
+        async with client:
+            return await question(client)
+    except (MCPError, OSError, ExceptionGroup) as error:
+        if isinstance(error, ExceptionGroup) and error.split((MCPError, OSError))[1] is not None:
+            raise
+        # What the server said of itself already stands on stderr.
+        raise ToolkitError(
+            f"the server {name} ended before it answered", hint=f"toolkit mcp run {name} --help"
+        ) from None
 
 
 def _tools(name: str) -> list[Any]:
     import asyncio
 
-    async def ask() -> list[Any]:
-        async with _client(name, []) as client:
-            return list((await client.list_tools()).tools)
-
-    return asyncio.run(ask())
+    return list(asyncio.run(_ask(name, [], lambda client: client.list_tools())).tools)
