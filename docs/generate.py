@@ -33,7 +33,9 @@ def _pages(command: Any, path: str) -> Iterator[str]:
         for name, sub in inner.items():
             yield from _pages(sub, f"{path} {name}")
         return
-    context = command.make_context(path, [], resilient_parsing=True, terminal_width=100, max_content_width=100)
+    context = command.make_context(
+        path, [], resilient_parsing=True, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+    )
     context.info_name = path
     text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     yield f"```text\n{text}\n```"
