@@ -27,8 +27,7 @@ from gateway import lifeline, litellm_config, proxy
 from gateway.mends import MENDS
 from gateway.process import Child, free_port, port_is_free, python_module, tail
 from gateway.settings import Settings, load_settings
-from gateway.upstreams import discover_all
-from gateway.upstreams.llamacpp import command, served
+from gateway.upstreams import command_of, discover_all, served_by
 from gateway.upstreams.served import ServedModel
 from toolkit.core.errors import ToolkitError, from_os_error
 from toolkit.core.paths import data_dir, private_dir, state_dir, write_text
@@ -132,8 +131,8 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
         for spec in discovered.to_start:
             note(f"starting llama.cpp on {spec.name}")
             spec = replace(spec, port=spec.port or free_port())
-            start(f"llamacpp-{_file_safe(spec.name)}", command(spec), f"http://127.0.0.1:{spec.port}/health")
-            models.append(served(spec, settings))
+            start(f"llamacpp-{_file_safe(spec.name)}", command_of(spec), f"http://127.0.0.1:{spec.port}/health")
+            models.extend(served_by(spec, settings))
         if not models:
             raise ToolkitError(
                 "there is no model to serve: none was found running, pulled, built in or named in the settings",

@@ -8,6 +8,7 @@ from gateway.models.machine import Machine
 from gateway.settings import Settings
 from gateway.upstreams import Discovered
 from gateway.upstreams.discovery import BUILTIN
+from gateway.upstreams.router import RouterSpec
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def installed(found: Discovered, settings: Settings) -> list[Installed]:
         for receipt in store.receipts()
     ]
     listed = {row.name for row in rows}
-    for spec in found.to_start:
+    for spec in (
+        one for start in found.to_start for one in (start.specs if isinstance(start, RouterSpec) else [start])
+    ):
         if spec.name not in listed:
             at = "built in" if spec.gguf.parent == BUILTIN else "gateway.yaml"
             rows.append(Installed(spec.name, at, spec.gguf.stat().st_size, spec.context))

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 import httpx
 
 import gateway.models
+from gateway.models import store
 from gateway.settings import Model, Settings
 from gateway.upstreams import hosted, llamacpp, lmstudio, ollama, vllm
 from gateway.upstreams.llamacpp import LlamaServerSpec
+from gateway.upstreams.router import RouterSpec, router_command, slug
 from gateway.upstreams.served import Price, ServedModel
 from gateway.upstreams.wire import Found, ask
 from toolkit.core.config import secret
@@ -30,10 +32,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")  # no wildcard, whic
 
 @dataclass(frozen=True)
 class Discovered:
-    """Everything there is to serve. `to_start` are llama.cpp servers the gateway starts itself."""
+    """Everything there is to serve. `to_start` are llama.cpp servers, or a router of several, that the gateway starts.
+
+    `command_of` says how, `served_by` what they serve once they run.
+    """
 
     models: tuple[ServedModel, ...] = ()
-    to_start: tuple[LlamaServerSpec, ...] = ()
+    to_start: tuple[LlamaServerSpec | RouterSpec, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -58,13 +63,47 @@ def discover_all(settings: Settings) -> Discovered:
     models = [thing for thing in named if isinstance(thing, ServedModel)]
     notes = [note for one in found for note in one.notes]
     taken = {thing.name for thing in named}
+    if settings.discover.gguf:
+        for spec in stored_specs(settings, notes):
+            if spec.name not in taken:
+                taken.add(spec.name)
+                started.append(spec)
+    to_start: list[LlamaServerSpec | RouterSpec] = [RouterSpec(tuple(started))] if len(started) > 1 else [*started]
     if settings.discover.builtin:
         for spec in builtin_specs(settings):
             if spec.name not in taken:
                 taken.add(spec.name)
-                started.append(spec)
+                to_start.append(spec)
     models.extend(_distinct((model for one in found for model in one.models), taken, notes))
-    return Discovered(tuple(models), tuple(started), tuple(notes))
+    return Discovered(tuple(models), tuple(to_start), tuple(notes))
+
+
+def command_of(spec: LlamaServerSpec | RouterSpec) -> list[str]:
+    """The argument list of the child that serves `spec`, whose port is set."""
+    return router_command(spec) if isinstance(spec, RouterSpec) else llamacpp.command(spec)
+
+
+def served_by(spec: LlamaServerSpec | RouterSpec, settings: Settings) -> list[ServedModel]:
+    """The gateway's view of what a child started from `spec` serves. Behind a router each model has its own path."""
+    if isinstance(spec, LlamaServerSpec):
+        return [llamacpp.served(spec, settings)]
+    models = []
+    for one in spec.specs:
+        model = llamacpp.served(one, settings)
+        base = f"http://127.0.0.1:{spec.port}/{slug(one.name)}/v1"
+        models.append(replace(model, litellm_params={**model.litellm_params, "api_base": base}, note="on demand"))
+    return models
+
+
+def stored_specs(settings: Settings, notes: list[str]) -> list[LlamaServerSpec]:
+    """The pulled models. One that is damaged is left out, with a note."""
+    specs = []
+    for receipt in store.receipts():
+        try:
+            specs.append(llamacpp.spec_for(receipt.path, receipt.name, settings, mmproj=receipt.projector))
+        except ToolkitError as error:
+            notes.append(f"{error.message}: left out (toolkit models verify {receipt.name})")
+    return specs
 
 
 def builtin_specs(settings: Settings) -> list[LlamaServerSpec]:

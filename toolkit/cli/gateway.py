@@ -110,15 +110,14 @@ def show_config(config: Config = None, json: Json = False) -> None:
 
     from gateway.litellm_config import build
     from gateway.settings import load_settings
-    from gateway.upstreams import discover_all
-    from gateway.upstreams.llamacpp import served
+    from gateway.upstreams import discover_all, served_by
 
     out = Output(json=json)
     settings = load_settings(config)
     discovered = discover_all(settings)
     for remark in discovered.notes:
         out.note(remark)
-    models = [*discovered.models, *(served(spec, settings) for spec in discovered.to_start)]
+    models = [*discovered.models, *(model for spec in discovered.to_start for model in served_by(spec, settings))]
     document = build(models, settings)
     out.result(document, human=yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
 
