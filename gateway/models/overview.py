@@ -76,14 +76,20 @@ def offered(known: Catalogue, machine: Machine) -> list[Offered]:
 
 def installed(found: Discovered, settings: Settings) -> list[Installed]:
     """The store, what the gateway would start, and what runs here or has a key."""
+    specs = [one for start in found.to_start for one in (start.specs if isinstance(start, RouterSpec) else [start])]
+    contexts = {spec.name: spec.context for spec in specs}
     rows = [
-        Installed(receipt.name, "store", receipt.size, None, f"{receipt.licence} {receipt.repository}".strip())
+        Installed(
+            receipt.name,
+            "store",
+            receipt.size,
+            contexts.get(receipt.name),
+            f"{receipt.licence} {receipt.repository}".strip(),
+        )
         for receipt in store.receipts()
     ]
     listed = {row.name for row in rows}
-    for spec in (
-        one for start in found.to_start for one in (start.specs if isinstance(start, RouterSpec) else [start])
-    ):
+    for spec in specs:
         if spec.name not in listed:
             at = "built in" if spec.gguf.parent == BUILTIN else "gateway.yaml"
             rows.append(Installed(spec.name, at, spec.gguf.stat().st_size, spec.context))
