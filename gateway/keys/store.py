@@ -180,6 +180,16 @@ def open_store(url: str, *, clock: Callable[[], int] = now_ms) -> "KeyStore":
     return store
 
 
+def open_instant(url: str, *, clock: Callable[[], int] = now_ms) -> "KeyStore | None":
+    """A second door to an SQLite store that is open: it never waits. None for Postgres, where every step may.
+
+    A step that another process holds up raises StoreBusy at once, having done nothing.
+    """
+    if make_url(url).get_backend_name() != "sqlite":
+        return None
+    return KeyStore(_engine(url, wait=0.0), clock=clock)
+
+
 class KeyStore:
     """Virtual keys and their requests. Safe to use from several threads; every method blocks for milliseconds."""
 
@@ -433,6 +443,12 @@ class KeyStore:
         with self.writing() as connection:
             connection.execute(update(owners).where(owners.c.id == owner).values(seen_at=self.clock()))
 
+    def tidy(self) -> None:
+        """Move what SQLite has in its journal into the file, as far as no reader needs it there."""
+        if self.engine.dialect.name == "sqlite":
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
     def sweep(self) -> int:
         """Close what dead owners left open, and what is past its deadline. Returns how many requests that were."""
         now = self.clock()
@@ -611,7 +627,7 @@ def _key(row: Iterable[Any]) -> VirtualKey:
     return VirtualKey(*values)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, *, wait: float = BUSY_SECONDS) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -620,7 +636,7 @@ def _engine(url: str) -> Engine:
             hint="set keys.database to a file, or to postgresql://user@host/name",
         ) from None
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite(Path(parsed.database or ""))
+        return _sqlite(Path(parsed.database or ""), wait)
     if parsed.get_backend_name() == "postgresql":
         try:
             return create_engine(
@@ -641,7 +657,7 @@ def _engine(url: str) -> Engine:
     )
 
 
-def _sqlite(path: Path) -> Engine:
+def _sqlite(path: Path, wait: float) -> Engine:
     if not path.parent.exists():
         private_dir(path.parent)
     if not path.exists():
@@ -657,13 +673,15 @@ def _sqlite(path: Path) -> Engine:
             ) from None
     elif os.name == "posix" and path.stat().st_mode & 0o077:
         path.chmod(0o600)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": wait, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, record: object) -> None:
         connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
         for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {setting}")
+        if not wait:
+            connection.execute("PRAGMA wal_autocheckpoint=0")  # it waits for the disk; `tidy` does it elsewhere
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -685,13 +703,18 @@ def _explained(engine: Engine) -> Iterator[None]:
             raise IntegrityError(None, None, cause) from error
         place = engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string()
         reason = next(iter(str(cause).strip().splitlines()), "no reason given")
-        raise StoreUnavailable(f"the key store {place} does not work: {reason}", hint=_mend(engine, reason)) from error
+        kind = StoreBusy if getattr(cause, "sqlite_errorname", "").startswith("SQLITE_BUSY") else StoreUnavailable
+        raise kind(f"the key store {place} does not work: {reason}", hint=_mend(engine, reason)) from error
     except SQLAlchemyError as error:
         raise StoreUnavailable(f"the key store does not work: {error}", hint="toolkit keys list") from error
 
 
 class StoreUnavailable(ToolkitError):
     """The database cannot be reached, is full, locked or damaged."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Another process is writing, and for longer than this one waits."""
 
 
 def _mend(engine: Engine, reason: str) -> str:
