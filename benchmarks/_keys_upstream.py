@@ -146,4 +146,11 @@ async def _json(send: Any, status: int, document: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(application, host="127.0.0.1", port=int(sys.argv[1]), log_level="critical", access_log=False)
+    uvicorn.run(
+        application,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        log_level="critical",
+        access_log=False,
+        timeout_keep_alive=300,
+    )

@@ -76,7 +76,7 @@ async def send(url: str, key: str, at_once: int, requests: int) -> list[float]:
                 start = time.perf_counter()
                 async with session.post(f"{url}/v1/chat/completions", json=BODY) as answer:
                     await answer.read()
-                    assert answer.status == 200
+                    assert answer.status == 200, await answer.text()
                 times.append(time.perf_counter() - start)
 
         await asyncio.gather(*(worker() for _ in range(at_once)))
