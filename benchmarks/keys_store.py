@@ -42,7 +42,7 @@ def measure(engine: str, url: str) -> None:
         alone = timed(pair, "one")
         together = together_timed(pair)
         print(
-            f"{engine}: authenticate {look * 1e6:.0f} us; admit + settle {alone * 1e6:.0f} us ({1 / alone:.0f}/s) alone, "
+            f"{engine}: look up {look * 1e6:.0f} us; admit + settle {alone * 1e6:.0f} us ({1 / alone:.0f}/s) alone, "
             f"{1 / together:.0f}/s from {THREADS} threads; two empty write transactions {2 * empty * 1e6:.0f} us, "
             f"so the ratio is {alone / (2 * empty):.1f}",
             flush=True,
