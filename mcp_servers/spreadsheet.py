@@ -4,15 +4,19 @@ What a table is in each format, `tables` knows; this file says what a model may 
 """
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
+from mcp_servers.google_sheets import Account, Book, books
 from mcp_servers.guard import Folders, folder_options
 from mcp_servers.server import AtMost, ToolServer
 from mcp_servers.tables import Cell, Limits, Tables
+from toolkit.core.errors import UsageError
 
 File = Annotated[str, Field(description="Path of the file, for example sales.csv."), AtMost(1024)]
 Sheet = Annotated[str, Field(description="Name of the sheet or table; empty for the first.")]
@@ -65,17 +69,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", action="append", default=[], metavar="FOLDER", help="allowed folder, repeatable (default: this one)"
     )
+    parser.add_argument(
+        "--google-sheet", action="append", default=[], metavar="NAME=ID", help="a spreadsheet of Google's, repeatable"
+    )
+    parser.add_argument(
+        "--google-credentials",
+        metavar="FILE",
+        help="key file of a service account (default: GOOGLE_APPLICATION_CREDENTIALS)",
+    )
     parser.add_argument("--read-only", action="store_true", help="offer no tool that writes")
 
 
 def build(options: argparse.Namespace) -> ToolServer:
     """The server for parsed flags. Raises UsageError for a folder that cannot be allowed."""
-    return make(folder_options(options.root, server="spreadsheet"), read_only=options.read_only)
+    roots = folder_options(options.root, server="spreadsheet")
+    if not options.google_sheet:
+        return make(roots, read_only=options.read_only)
+    key_file = options.google_credentials or os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    if not key_file:
+        raise UsageError("Google Sheets needs the key file of a service account", hint="--google-credentials FILE")
+    account = Account(Path(key_file).expanduser())
+    return make(roots, read_only=options.read_only, remote=books(account, options.google_sheet))
 
 
-def make(roots: list[Path], *, read_only: bool = False, limits: Limits | None = None) -> ToolServer:
-    """The server over allowed folders."""
-    tables = Tables(Folders(roots), limits or Limits())
+def make(
+    roots: list[Path], *, read_only: bool = False, limits: Limits | None = None, remote: Sequence[Book] = ()
+) -> ToolServer:
+    """The server over allowed folders and spreadsheets of Google's."""
+    tables = Tables(Folders(roots), limits or Limits(), remote)
     server = ToolServer("spreadsheet", f"Spreadsheets under {', '.join(str(root) for root in roots)}.")
     reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 

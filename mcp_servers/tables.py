@@ -21,6 +21,7 @@ from datetime import time as clock_time
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from mcp_servers.google_sheets import PREFIX, Book, Grid
 from mcp_servers.guard import Folders, Place, Refusal
 
 Cell = str | int | float | bool | None
@@ -93,19 +94,24 @@ class Sheet(NamedTuple):
 class Tables:
     """The spreadsheets below the allowed folders. Every method raises Refusal with what to do instead."""
 
-    def __init__(self, folders: Folders, limits: Limits) -> None:
+    def __init__(self, folders: Folders, limits: Limits, books: Sequence[Book] = ()) -> None:
         self.folders = folders
         self.limits = limits
+        self.books = {book.name: book for book in books}
         self._changing = threading.Lock()
 
     def files(self, path: str) -> tuple[list[FileFound], bool]:
         """The spreadsheet files below a folder, or one file with its sheets; and whether the list was cut."""
+        if path.startswith(PREFIX):
+            book = self._book(path)
+            with self._database(book) as database:
+                return [FileFound(book.name, "google", 0, _sheets(database))], False
         place = self.folders.place(path)
         if place.parts and _suffix(place) in FORMATS and not place.path.is_dir():
             size = self._check(place)
             with self._database(place) as database:
                 return [FileFound(place.name, FORMATS[_suffix(place)], size, _sheets(database))], False
-        found: list[FileFound] = []
+        found = [FileFound(name, "google", 0, []) for name in self.books if not place.parts]
         for root in self.folders.roots if not place.parts else (place.root,):
             for entry in self.folders.walk(Place(root, place.parts), limit=20_000):
                 kind = FORMATS.get(_suffix(entry.place))
@@ -179,7 +185,15 @@ class Tables:
                 raise Refusal(f"no row of {change.sheet} has {shown[:200]}", hint="read or query the table first")
             return Written(change.sheet, changed, change.total())
 
-    def _file(self, file: str) -> Place:
+    def _book(self, file: str) -> Book:
+        if file not in self.books:
+            known = ", ".join(self.books) or "none"
+            raise Refusal(f"no spreadsheet of Google named {file[:60]}; known: {known}", hint="use one of them")
+        return self.books[file]
+
+    def _file(self, file: str) -> Place | Book:
+        if file.startswith(PREFIX):
+            return self._book(file)
         place = self.folders.place(file)
         if _suffix(place) not in FORMATS:
             known = ", ".join(FORMATS)
@@ -201,9 +215,9 @@ class Tables:
         return size
 
     @contextmanager
-    def _database(self, place: Place) -> Iterator[sqlite3.Connection]:
+    def _database(self, place: Place | Book) -> Iterator[sqlite3.Connection]:
         """The file as an SQLite database that cannot write to it."""
-        if FORMATS[_suffix(place)] == "sqlite":
+        if isinstance(place, Place) and FORMATS[_suffix(place)] == "sqlite":
             with _open_sqlite(place, "ro", self.limits.seconds) as database:
                 yield database
             return
@@ -216,15 +230,24 @@ class Tables:
         finally:
             database.close()
 
-    def _sheets(self, place: Place) -> list[Sheet]:
+    def _sheets(self, place: Place | Book) -> list[Sheet]:
+        if isinstance(place, Book):
+            return [_from_grid(grid) for grid in place.grids()]
         content = self.folders.read(place, limit=self.limits.file)
         if FORMATS[_suffix(place)] == "csv":
             return [_from_csv(content, place, self.limits)]
         return _from_xlsx(content, place, self.limits)
 
     @contextmanager
-    def _change(self, place: Place, sheet: str) -> "Iterator[_CsvChange | _XlsxChange | _SqliteChange]":
+    def _change(
+        self, place: Place | Book, sheet: str
+    ) -> "Iterator[_CsvChange | _XlsxChange | _SqliteChange | _GoogleChange]":
         """Changes that are written when the block ends, and not at all if it fails."""
+        if isinstance(place, Book):
+            remote = _GoogleChange(place, sheet)
+            yield remote
+            remote.send()
+            return
         kind = FORMATS[_suffix(place)]
         if kind == "sqlite":
             with _open_sqlite(place, "rw", self.limits.seconds) as database:
@@ -261,7 +284,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _choose(sheet: str, names: Sequence[str], place: Place) -> str:
+def _choose(sheet: str, names: Sequence[str], place: Place | Book) -> str:
     """The table meant by `sheet`; the only or first one where nothing is said."""
     if not names:
         raise Refusal(f"{place.name} has no tables", hint="choose another file")
@@ -624,6 +647,52 @@ class _SqliteChange:
 
     def total(self) -> int:
         return int(self._database.execute(f"SELECT count(*) FROM {self._table}").fetchone()[0])  # noqa: S608
+
+
+# Google Sheets -------------------------------------------------------------------------------------------------
+
+
+def _from_grid(grid: Grid) -> Sheet:
+    columns = _column_names(grid.rows[0] if grid.rows else [])
+    rows = [_fitted([None if cell == "" else cell for cell in row], len(columns)) for row in grid.rows[1:]]
+    return Sheet(grid.title, columns, [row for row in rows if any(cell is not None for cell in row)])
+
+
+class _GoogleChange:
+    """Rows and cells are gathered, and sent when all of them are known to fit."""
+
+    def __init__(self, book: Book, sheet: str) -> None:
+        grids = {grid.title: grid for grid in book.grids()}
+        self.sheet = _choose(sheet, list(grids), book)
+        self._book = book
+        self._rows = grids[self.sheet].rows
+        self._columns = _column_names(self._rows[0] if self._rows else [])
+        self._new: list[list[Cell]] = []
+        self._cells: dict[tuple[int, int], Cell] = {}
+
+    def append(self, row: Mapping[str, Cell]) -> None:
+        _known(row, self._columns, self.sheet)
+        self._new.append(["" if row.get(column) is None else row[column] for column in self._columns])
+
+    def update(self, where: Mapping[str, Cell], values: Mapping[str, Cell]) -> int:
+        _known([*where, *values], self._columns, self.sheet)
+        at = {column: number for number, column in enumerate(self._columns)}
+        changed = 0
+        for number, row in enumerate(self._rows[1:], 2):
+            cells = _fitted([None if cell == "" else cell for cell in row], len(self._columns))
+            if all(_same(cells[at[column]], value) for column, value in where.items()):
+                self._cells |= {(number, at[column] + 1): value for column, value in values.items()}
+                changed += 1
+        return changed
+
+    def total(self) -> int:
+        return max(0, len(self._rows) - 1) + len(self._new)
+
+    def send(self) -> None:
+        if self._new:
+            self._book.append(self.sheet, self._new)
+        if self._cells:
+            self._book.update(self.sheet, self._cells)
 
 
 def _known(given: Iterable[str], columns: Sequence[str], sheet: str) -> None:
