@@ -110,13 +110,14 @@ def _bubblewrap(program: str, limits: Limits) -> list[str]:
         elif path.is_dir():
             command += ["--ro-bind", str(path), str(path)]
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    for prefix in dict.fromkeys((str(Path(sys.base_prefix).resolve()), sys.base_prefix, sys.prefix)):
-        if not Path(prefix).is_relative_to("/usr"):
-            command += ["--ro-bind", prefix, prefix]
     # Root outside is root to the settings of the kernel whatever the namespace says, so they are read-only.
     command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     for folder, size in (("/dev/shm", 1 << 20), ("/tmp", 16 << 20), (SCRATCH, limits.scratch)):  # noqa: S108
         command += ["--size", str(size), "--tmpfs", folder]
+    # After the folders in memory: an environment may lie below /tmp.
+    for prefix in dict.fromkeys((str(Path(sys.base_prefix).resolve()), sys.base_prefix, sys.prefix)):
+        if not Path(prefix).is_relative_to("/usr"):
+            command += ["--ro-bind", prefix, prefix]
     command += ["--ro-bind", str(_WORKER), "/worker.py", "--remount-ro", "/", "--chdir", SCRATCH]
     return command
 

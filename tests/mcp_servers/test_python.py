@@ -200,3 +200,9 @@ async def test_a_cancelled_call_ends_what_it_started() -> None:
                 await client.call_tool("run_python", {"code": "import time\nwhile True:\n    time.sleep(1)"})
         assert time.monotonic() - before < 5
         assert (await run(client, "1 + 1"))["result"] == "2"
+
+
+def test_an_environment_below_tmp_is_not_hidden_by_the_sandbox_s_own_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/tmp/clone/.venv")
+    command = isolation._bubblewrap("bwrap", Limits())
+    assert command.index("/tmp/clone/.venv") > command.index("/tmp")
