@@ -42,7 +42,7 @@ Secret = Annotated[str, AfterValidator(_reference)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
 Hosted = Literal["openai", "anthropic", "gemini", "mistral", "openrouter"]
-Engine = Literal["auto", "llama-server", "xllamacpp", "llama-cpp-python"]
+Engine = Literal["auto", "llama-server", "xllamacpp"]
 KvType = Literal["f16", "q8_0", "q4_0"]
 
 

@@ -89,8 +89,6 @@ def command(spec: LlamaServerSpec) -> list[str]:
     native = shutil.which("llama-server") if spec.engine in ("auto", "llama-server") else None
     if spec.engine == "llama-server" and native is None:
         raise ToolkitError("llama-server is not on PATH", hint="set llamacpp.engine: xllamacpp in gateway.yaml")
-    if spec.engine == "llama-cpp-python":
-        return python_module("gateway.upstreams.llama_cpp_python_server", *arguments(spec))
     if native:
         return python_module("gateway.lifeline", "--", native, *arguments(spec), "--jinja", "--no-webui")
     return python_module("gateway.upstreams.xllamacpp_server", *arguments(spec))
