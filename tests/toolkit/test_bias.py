@@ -1,0 +1,156 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agents.experiments.trials import TRIALS, read_trials
+from tests.agents.experiments.choosing_endpoint import by_chance, choosing
+from toolkit.cli.main import run
+
+SUITE = """
+name: own
+tools:
+  - {name: get_weather, description: Weather for a city, parameters: {city: Name of the city}}
+  - {name: get_time, description: Local time in a city, parameters: {city: Name of the city}}
+  - {name: get_map, description: Map of a city, parameters: {city: Name of the city}}
+tasks:
+  get_weather: [one, two, three, four, five, six]
+  get_time: [seven, eight, nine, ten, eleven, twelve]
+  get_map: [thirteen, fourteen, fifteen, sixteen, seventeen, eighteen]
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "own.yaml"
+    path.write_text(SUITE, encoding="utf-8")
+    return path
+
+
+def test_run_report_compare_and_export_in_a_row(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
+        common = ["--suite", str(suite), "--base-url", endpoint.url, "--out", str(out), "--json"]
+        assert run(["bias", "run", "-m", "one", "-m", "two", "--arm", "cue", "--arm", "duplicate", *common]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [model["model"] for model in document["models"]] == ["one", "two"]
+    assert document["models"][0]["trials"] == 18 * 3 + 18 + 18 * 3
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://127.0.0.1", "")
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".svg", ".png"}
+
+    assert run(["bias", "report", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"] == document["models"]
+    assert run(["bias", "compare", str(out), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert [row["measure"] for row in compared] == ["accuracy", "position 1", "position 2", "position 3"]
+    assert all(row["difference"]["value"] == pytest.approx(0) for row in compared)  # the double is one model twice
+    assert run(["bias", "export", str(out), "--csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(read_trials(out))
+
+
+def test_from_repeats_an_experiment_with_the_same_orders(suite: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
+        where = ["--base-url", endpoint.url, "--quiet"]
+        assert run(["bias", "run", "-m", "m", "--suite", str(suite), "--seed", "5", "--out", str(first), *where]) == 0
+        assert run(["bias", "run", "--from", str(first), "--out", str(second), *where]) == 0
+    one, other = (sorted((t.key, t.order, t.chosen) for t in read_trials(tmp_path / name)) for name in "ab")
+    assert one == other
+
+
+def test_a_plan_counts_calls_and_asks_only_a_few(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
+        assert run(["bias", "plan", "-m", "m", "--suite", str(suite), "--base-url", endpoint.url, "--json"]) == 0
+        assert len(endpoint.asked) == 3
+    (bill,) = json.loads(capsys.readouterr().out)
+    assert bill["calls"] == 18 * 3 + 18
+    assert bill["prompt_tokens"] == 7200
+    assert bill["evaluated"] < bill["prompt_tokens"]
+    assert bill["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run"], 2, "no model is named"),
+        (["run", "-m", "m", "--design", "spiral"], 2, "design.kind"),
+        (["run", "-m", "m", "--suite", "nowhere"], 1, "no gateway is running"),
+        (["run", "-m", "m", "--suite", "nowhere", "--base-url", "http://127.0.0.1:9/v1"], 2, "there is no suite named"),
+        (["report", "nowhere"], 2, "holds no experiment"),
+        (["export", "nowhere"], 2, "say --csv or --parquet"),
+        (["compare", "nowhere"], 2, "holds no experiment"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["bias", *arguments]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_dead_endpoint_ends_the_run_with_a_hint_and_the_folder_can_be_gone_on_with(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = by_chance([0.6, 0.2, 0.2])
+    asked = 0
+
+    def dying(ask: str, names: list[str]) -> dict[str, object] | int:
+        nonlocal asked
+        asked += 1
+        return usual(ask, names) if asked <= 20 else 401
+
+    command = ["bias", "run", "-m", "m", "--suite", str(suite), "--out", str(tmp_path / "out")]
+    with choosing(dying) as endpoint:
+        assert run([*command, "--base-url", endpoint.url]) == 1
+        assert "what was measured is kept" in capsys.readouterr().err
+        endpoint.choose = usual
+        assert run([*command, "--base-url", endpoint.url, "--quiet"]) == 0
+    assert len(read_trials(tmp_path / "out")) == 18 * 3 + 18
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_killed_at_twenty_points_the_results_are_those_of_an_unbroken_run(suite: Path, tmp_path: Path) -> None:
+    drawn = random.Random(7)
+    usual = by_chance([0.6, 0.2, 0.2])
+
+    def slow(ask: str, names: list[str]) -> dict[str, object] | int:
+        time.sleep(0.002)  # long enough that a kill falls between two trials as well as within one
+        return usual(ask, names)
+
+    with choosing(slow) as endpoint:
+        base = ["bias", "run", "-m", "m", "--suite", str(suite), "--base-url", endpoint.url, "--quiet"]
+        assert run([*base, "--out", str(tmp_path / "whole")]) == 0
+        out = tmp_path / "broken"
+        for point in sorted(drawn.sample(range(1, 70), 20)):
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "toolkit.cli.main", *base, "--out", str(out)],
+                env=os.environ | {"TOOLKIT_HOME": str(tmp_path / "home")},
+                start_new_session=True,
+            )
+            deadline = time.monotonic() + 60
+            path = out / TRIALS
+            while child.poll() is None and time.monotonic() < deadline:
+                if path.exists() and path.read_bytes().count(b"\n") >= point:
+                    os.killpg(child.pid, signal.SIGKILL)
+                    break
+                time.sleep(0.001)
+            child.wait(10)
+        assert run([*base, "--out", str(out)]) == 0
+    one, other = (
+        sorted((t.key, t.order, t.chosen, t.outcome) for t in read_trials(tmp_path / name))
+        for name in ("whole", "broken")
+    )
+    assert one == other
+    assert len((tmp_path / "broken" / TRIALS).read_text(encoding="utf-8").splitlines()) == len(one)
