@@ -3,6 +3,7 @@ pages or files.
 """
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ class Picture:
     caption: str
     svg: str
     png: bytes
+    width: float  # inches
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
 
@@ -506,5 +508,14 @@ def _picture(
     vector, pixels = io.StringIO(), io.BytesIO()
     figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(pixels, format="png", dpi=160, metadata={"Software": None})
-    svg = vector.getvalue()
-    return Picture(name, title, caption, svg[svg.index("<svg") :], pixels.getvalue(), columns, tuple(rows))
+    svg = re.sub(r"<metadata>.*?</metadata>", "", vector.getvalue(), flags=re.DOTALL)
+    return Picture(
+        name,
+        title,
+        caption,
+        svg[svg.index("<svg") :],
+        pixels.getvalue(),
+        float(figure.get_figwidth()),
+        columns,
+        tuple(rows),
+    )

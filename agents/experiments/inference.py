@@ -35,7 +35,7 @@ class Estimate:
 
 def task_means(task: Ints, values: Floats, count: int) -> Floats:
     """Mean of `values` (N, or N x P) within each of `count` tasks; NaN for tasks without trials."""
-    flat = values.reshape(len(task), -1)
+    flat = values.reshape(len(task), int(np.prod(values.shape[1:])))
     sums = np.zeros((count, flat.shape[1]))
     np.add.at(sums, task, flat)
     sizes = np.bincount(task, minlength=count).astype(float)

@@ -10,12 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 from agents.experiments.analysis import Analysis, ModelAnalysis, analyse, manifest_document, write_summary
-from agents.experiments.figures import Picture, pictures
+from agents.experiments.figures import WIDE, Picture, pictures
 from agents.experiments.wording import CERTAIN, p_text, percent, sentences, title
 from toolkit.core.paths import write_bytes, write_text
 from toolkit.core.units import format_count, format_money
 
 REPORT = "report.html"
+FULL = 48.0  # rem, of a picture as wide as the page
 
 DESIGNS = {
     "rotation": "Each task was asked under all rotations of an order of its own, drawn at random from the seed, so "
@@ -172,6 +173,7 @@ def _shown(picture: Picture) -> dict[str, Any]:
         "title": picture.title,
         "caption": picture.caption,
         "svg": _accessible(picture),
+        "width": round(picture.width * FULL / WIDE, 1),
         "columns": picture.columns,
         "rows": [[_cell(value) for value in row] for row in picture.rows],
         "count": len(picture.rows),

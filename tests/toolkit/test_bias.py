@@ -45,7 +45,7 @@ def test_run_report_compare_and_export_in_a_row(
     assert document["models"][0]["trials"] == 18 * 3 + 18 + 18 * 3
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://127.0.0.1", "")
+    assert not any(mark in page for mark in ('src="', 'href="http', "@import", "<script"))
     assert {path.suffix for path in (out / "figures").iterdir()} == {".svg", ".png"}
 
     assert run(["bias", "report", str(out), "--json"]) == 0
