@@ -5,15 +5,13 @@ ours. Writes no key, prompt or answer to any log.
 """
 
 import asyncio
-import contextlib
 import hmac
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import litellm
@@ -22,11 +20,10 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 
 from gateway.keys import estimate, refusals
 from gateway.keys.admission import Ask, Price, Reason
-from gateway.keys.owners import HEARTBEAT_SECONDS
+from gateway.keys.ledger import Ledger
 from gateway.keys.routes import ACCOUNTED, ANTHROPIC, client_name, is_open
-from gateway.keys.store import Call, KeyStore, Refused, StoreBusy, StoreUnavailable, Usage, open_instant, open_store
+from gateway.keys.store import Call, Refused, StoreUnavailable, Usage
 
-T = TypeVar("T")
 log = logging.getLogger("toolkit.keys")
 
 STORE_URL = "TOOLKIT_KEYS_URL"
@@ -41,42 +38,6 @@ _OPERATOR_ONLY = ("fallbacks", "context_window_fallbacks", "content_policy_fallb
 
 # A caller's `no-log` would keep a request out of the accounts.
 litellm.global_disable_no_log_param = True
-
-
-class Ledger:
-    """The store as one worker of the proxy uses it: without waiting where that is possible, else in threads."""
-
-    def __init__(self, url: str) -> None:
-        self.store: KeyStore = open_store(url)
-        self.store.sweep()
-        self.owner = self.store.register()
-        self._instant = open_instant(url)
-        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="keys")
-        self._heart: asyncio.Task[None] | None = None
-
-    async def run(self, step: Callable[[KeyStore], T]) -> T:
-        """What `step` returns. It may be called twice: the first time without effect, if the store was busy."""
-        if self._heart is None:
-            self._heart = asyncio.create_task(self._beat())
-        if self._instant is not None:
-            # A tenth of the cost of handing the step to a thread, and as fast as SQLite is.
-            with contextlib.suppress(StoreBusy):
-                return step(self._instant)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, step, self.store)
-
-    async def _beat(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            try:
-                await loop.run_in_executor(self._threads, self._housekeeping)
-            except StoreUnavailable as error:
-                log.warning("%s", error.message)
-
-    def _housekeeping(self) -> None:
-        self.store.beat(self.owner)
-        self.store.sweep()
-        self.store.tidy()
 
 
 _opened: Ledger | None = None
@@ -134,7 +95,7 @@ class KeyHooks(CustomLogger):
     def __init__(self) -> None:
         super().__init__()
         self._running: dict[str, Running] = {}
-        self._closing: set[asyncio.Future[bool]] = set()
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: str
@@ -203,7 +164,7 @@ class KeyHooks(CustomLogger):
         ledger = _ledger()
         usage, answered_by = _usage(record), record.get("model")
         outcome = "client left" if known.get("client_disconnected") else "done"
-        await ledger.run(lambda store: store.settle(call_id, usage, outcome=outcome, answered_by=answered_by))
+        await ledger.finish(lambda store: store.settle(call_id, usage, outcome=outcome, answered_by=answered_by))
 
     async def async_post_call_failure_hook(
         self,
@@ -219,12 +180,12 @@ class KeyHooks(CustomLogger):
         ledger, call_id = _ledger(), request_data["litellm_call_id"]
         if running.chunks:
             usage = running.usage()
-            await ledger.run(lambda store: store.lose(call_id, outcome="upstream broke off", usage=usage))
+            await ledger.finish(lambda store: store.lose(call_id, outcome="upstream broke off", usage=usage))
         elif isinstance(original_exception, litellm.Timeout):
-            await ledger.run(lambda store: store.lose(call_id, outcome="upstream timed out"))
+            await ledger.finish(lambda store: store.lose(call_id, outcome="upstream timed out"))
         else:
             outcome = type(original_exception).__name__
-            await ledger.run(lambda store: store.release(call_id, outcome=outcome))
+            await ledger.finish(lambda store: store.release(call_id, outcome=outcome))
 
     def _watch(self, call_id: str, running: Running) -> None:
         """Close the request if its task ends and neither success nor failure is reported."""
@@ -237,10 +198,9 @@ class KeyHooks(CustomLogger):
         running = self._running.pop(call_id, None)
         if running is None:
             return
-        ledger = _ledger()
         usage = running.usage()
         closing = asyncio.ensure_future(
-            ledger.run(lambda store: store.lose(call_id, outcome="no end seen", usage=usage))
+            _ledger().finish(lambda store: store.lose(call_id, outcome="no end seen", usage=usage))
         )
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
