@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks._made_models import KINDS, write
 
-SIZE = 512 * 2**20
+SIZE = 256 * 2**20
 ROUNDS = 3
 
 PULL = """

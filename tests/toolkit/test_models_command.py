@@ -1,0 +1,87 @@
+"""`toolkit models` as it is typed: documents, exit codes, sentences for what cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks._made_models import KINDS, write
+from toolkit.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def nothing_else(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine is asked but the built-in models."""
+    for name in ("LLAMACPP", "OLLAMA", "LMSTUDIO", "VLLM"):
+        monkeypatch.setenv(f"TOOLKIT_DISCOVER_{name}", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def test_list_gives_catalogue_and_installed_as_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "list", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"gemma-4-e4b", "mistral-small-3.2"} <= {row["name"] for row in document["catalogue"]}
+    assert "toolkit-tiny" in {row["name"] for row in document["installed"]}
+    assert document["machine"]["ram_total"] > 0
+
+
+def test_fit_adds_up_and_says_by_exit_code_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["models", "fit", "gemma-4-e4b", "--context", "64k", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    memory = document["memory"]
+    assert memory["total"] == memory["weights"] + memory["projector"] + memory["kv"] + memory["compute"]
+    assert document["context"] == 65_536
+    assert run(["models", "fit", "gemma-4-31b", "--slots", "256", "--context", "256k", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["quiet"]["fits"] is False
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "said"),
+    [
+        (["fit", "gema-4-e4b"], 2, "near: gemma-4-e4b"),
+        (["fit", "gemma-4-e4b", "--context", "1M"], 2, "was trained with a context of 131,072"),
+        (["fit", "gemma-4-e4b", "--kv", "q3"], 2, "no type of KV cache"),
+        (["fit", "none.gguf"], 1, "there is no file"),
+        (["show", "gemma"], 2, "there is no model named gemma"),
+        (["verify", "x"], 2, "there is no model named x"),
+        (["remove", "x", "--yes"], 2, "there is no model named x"),
+        (["serve", "x"], 2, "there is no model named x"),
+        (["serve", "toolkit-tiny", "--context", "1M"], 2, "was trained with"),
+        (["pull", "gemma-4-e4b"], 1, "cannot be reached"),
+        (["pull", "gemma-4-e4b", "--via", "torrent"], 2, "no way to pull"),
+        (["pull", "ollama:gemma4:e4b"], 1, "Ollama does not answer"),
+        (["pull", "none.gguf"], 1, "there is no file"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_a_hint(
+    capsys: pytest.CaptureFixture[str], typed: list[str], code: int, said: str
+) -> None:
+    assert run(["models", *typed]) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert "hint: " in error
+
+
+def test_a_file_is_taken_in_shown_verified_and_removed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(KINDS["llama"], tmp_path / "mine-F16.gguf")
+    assert run(["models", "pull", str(path), "--quiet"]) == 0
+    assert capsys.readouterr().out == "mine-f16\n"
+    assert run(["models", "verify", "mine-f16"]) == 0
+    assert run(["models", "show", "mine-f16", "--json"]) == 0
+    assert "mine-f16" in capsys.readouterr().out
+    assert run(["models", "remove", "mine-f16"]) == 2  # no terminal to ask on
+    assert run(["models", "remove", "mine-f16", "--yes"]) == 0
+    assert run(["models", "show", "mine-f16"]) == 2
+    assert path.exists()
+
+
+def test_verify_of_a_changed_file_fails_with_the_way_to_mend_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = write(KINDS["llama"], tmp_path / "mine-F16.gguf")
+    assert run(["models", "pull", str(path), "--quiet"]) == 0
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")  # the store holds a hard link to it
+    assert run(["models", "verify", "mine-f16"]) == 1
+    assert "other contents" in capsys.readouterr().err
