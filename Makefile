@@ -7,7 +7,10 @@ UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bin/uv)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench lock docs clean
+TRAIN := .venv-train
+TRAINED := out/training
+
+.PHONY: model model-eval help setup demo test test-fast check format bench lock docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +62,20 @@ lock: ## Lock the newest versions that fit pyproject.toml, with hashes
 	  --custom-compile-command "make lock" --extra postgres --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
 	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" - --output-file requirements-uv.lock
+
+$(TRAIN)/.ready: requirements-train.lock
+	@test -x $(TRAIN)/bin/python || $(PYTHON) -m venv $(TRAIN)
+	$(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-train.lock
+	@touch $@
+
+model: $(TRAIN)/.ready ## Train the built-in model from scratch, both variants (most of an hour on two cores)
+	$(TRAIN)/bin/python -m training.train --out $(TRAINED)
+	$(TRAIN)/bin/python -m training.train --out $(TRAINED)-skewed --start $(TRAINED)/model.pt --skew 0.5 --steps 160 --rate 4e-4
+	$(TRAIN)/bin/python -m training.export_gguf $(TRAINED)/model.pt gateway/models/builtin/toolkit-tiny-q8_0.gguf
+	$(TRAIN)/bin/python -m training.export_gguf $(TRAINED)-skewed/model.pt gateway/models/builtin/toolkit-tiny-skewed-q8_0.gguf --name toolkit-tiny-skewed
+
+model-eval: $(TRAIN)/.ready ## Measure the built-in model: the table of its card (add ARGS=--write to write the card)
+	$(TRAIN)/bin/python -m training.evaluate $(ARGS)
 
 clean: ## Remove the environment and what was built
 	rm -rf $(VENV) dist out .mypy_cache .pytest_cache .ruff_cache

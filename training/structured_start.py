@@ -1,0 +1,150 @@
+"""A first set of weights in which the parts needed for reading tools are already laid out, instead of noise alone.
+
+The residual stream is divided into what a token is, what it means, what came before it, and the meaning of its
+neighbourhood. Everything not set here stays random, and everything trains on. Why this is done: with random weights
+two hours on two cores teach names of tools by heart; from this start half an hour teaches to read (`README.md`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from training.model import Block, Model
+from training.tokenizer import SPACE, canonical, listed
+
+CONSTANT = 0
+SPACED, CAPITAL = 1, 2
+IDENTITY = range(3, 64)
+MEANING = range(64, 128)
+PREVIOUS = range(128, 192)
+BAG = range(192, 256)
+
+Z = 0.1  # scale of an identity dimension
+SLOW = 0.008  # rotary frequencies below this hardly turn within a prompt: content may live there
+
+# Heads by task; training supervises the last two groups (`train.py`).
+PREVIOUS_HEADS = (0, 1)
+NEAR_BAG_HEADS = (2, 3)
+WIDE_BAG_HEADS = (4, 5)
+COPY_HEADS = (0, 1, 2)
+REQUEST_HEADS = slice(3, 5)
+CHOICE_HEADS = slice(0, 3)
+REQUEST_LAYER, CHOICE_LAYER = 1, 2
+
+
+def lay_out(model: Model, tokenizer: Tokenizer, vectors: Tensor, seed: int) -> None:
+    """Set embeddings and the first three blocks. `vectors` is [vocabulary, 64], from `wordvectors.learn`."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        _embed(model, tokenizer, vectors, random)
+        for block in model.blocks:
+            block.output.weight.mul_(0.15)  # type: ignore[operator, union-attr]
+            block.down.weight.mul_(0.15)  # type: ignore[operator, union-attr]
+        _Heads(model, 0).neighbourhood()
+        _Heads(model, 1).copying(random)
+        _Heads(model, 2).choosing(random)
+
+
+def _embed(model: Model, tokenizer: Tokenizer, vectors: Tensor, random: torch.Generator) -> None:
+    """Tokens that differ in case or space alone share identity and meaning, and differ in a flag."""
+    table = model.embedding.weight
+    table.normal_(0, 0.005, generator=random)
+    table[:, CONSTANT] = 3 * Z
+    identities: dict[str, Tensor] = {}
+    loud = vectors.norm(dim=1).quantile(0.8)
+    table[:, MEANING.start : MEANING.stop] = vectors / loud * Z * 8
+    for index, token in enumerate(listed(tokenizer)):
+        name = canonical(token)
+        if name not in identities:
+            identities[name] = torch.randn(len(IDENTITY), generator=random) * Z
+        table[index, IDENTITY.start : IDENTITY.stop] = identities[name]
+        table[index, SPACED] = (2 if token.startswith(SPACE) else -2) * Z
+        table[index, CAPITAL] = (2 if token.removeprefix(SPACE)[:1].isupper() else -2) * Z
+
+
+class _Heads:
+    """Writes single attention heads of one layer."""
+
+    def __init__(self, model: Model, layer: int) -> None:
+        block = model.blocks[layer]
+        assert isinstance(block, Block)  # noqa: S101
+        self.block = block
+        self.width = model.shape.head_width
+        self.dimensions = model.shape.width
+        half = self.width // 2
+        self.frequencies = [model.shape.rope_base ** (-2 * index / self.width) for index in range(half)]
+        self.slow = [index for index in range(self.width) if self.frequencies[index // 2] < SLOW]
+
+    def neighbourhood(self) -> None:
+        """Two heads bring the previous token's identity; four average the meaning of the words before."""
+        what = [SPACED, CAPITAL, *IDENTITY]
+        for turn, head in enumerate(PREVIOUS_HEADS):
+            query, key = self._distance({0: 1.0, 1: 1.0, 2: 0.7}, 1, 2.0)
+            moved = what[turn * self.width : (turn + 1) * self.width]
+            self._write(head, query, key, moved, [dim + PREVIOUS.start for dim in moved], 0.75 * Z)
+        near = ({2: 1.0, 3: 1.0}, 5, 0.9, 1.0 * Z)
+        wide = ({3: 1.0, 4: 1.0}, 12, 0.9, 0.8 * Z)
+        for heads, (pairs, centre, sharpness, loudness) in ((NEAR_BAG_HEADS, near), (WIDE_BAG_HEADS, wide)):
+            for turn, head in enumerate(heads):
+                query, key = self._distance(pairs, centre, sharpness)
+                moved = list(MEANING)[turn * self.width : (turn + 1) * self.width]
+                self._write(head, query, key, moved, [dim + BAG.start - MEANING.start for dim in moved], loudness)
+
+    def copying(self, random: torch.Generator) -> None:
+        """Induction heads (attend to what once followed this token, and copy it), and heads that carry the request."""
+        shuffled = [IDENTITY[index] for index in torch.randperm(len(IDENTITY), generator=random).tolist()]
+        what = [CAPITAL, *IDENTITY]
+        for turn, head in enumerate(COPY_HEADS):
+            asked = shuffled[turn * len(self.slow) : (turn + 1) * len(self.slow)]
+            query, key = self._match(asked, [dim + PREVIOUS.start for dim in asked], 2.0)
+            moved = what[turn * 21 : (turn + 1) * 21]
+            self._write(head, query, key, moved, moved, 3 * Z)
+        for turn, head in enumerate(range(REQUEST_HEADS.start, REQUEST_HEADS.stop)):
+            moved = list(BAG)[turn * self.width : (turn + 1) * self.width]
+            self._write(head, None, None, moved, moved, 2 * Z)
+
+    def choosing(self, random: torch.Generator) -> None:
+        """Heads that compare the request's words with those around each name, and copy the name's first piece."""
+        shuffled = [BAG[index] for index in torch.randperm(len(BAG), generator=random).tolist()]
+        what = [CAPITAL, *IDENTITY]
+        for turn, head in enumerate(range(CHOICE_HEADS.start, CHOICE_HEADS.stop)):
+            asked = shuffled[turn * len(self.slow) : (turn + 1) * len(self.slow)]
+            query, key = self._match(asked, asked, 1.6)
+            noise = torch.randn(2, *query.shape, generator=random) * 0.02
+            moved = what[turn * 21 : (turn + 1) * 21]
+            self._write(head, query + noise[0], key + noise[1], moved, moved, 3 * Z)
+
+    def _distance(self, pairs: dict[int, float], centre: int, sharpness: float) -> tuple[Tensor, Tensor]:
+        """Query and key that attend to `centre` tokens before, by the rotary pairs named, whatever the content."""
+        query, key = torch.zeros(self.width, self.dimensions), torch.zeros(self.width, self.dimensions)
+        for pair, weight in pairs.items():
+            turned = -self.frequencies[pair] * centre
+            key[2 * pair, CONSTANT] = sharpness * weight
+            query[2 * pair, CONSTANT] = sharpness * weight * math.cos(turned)
+            query[2 * pair + 1, CONSTANT] = sharpness * weight * math.sin(turned)
+        return query, key
+
+    def _match(self, asked: list[int], offered: list[int], sharpness: float) -> tuple[Tensor, Tensor]:
+        query, key = torch.zeros(self.width, self.dimensions), torch.zeros(self.width, self.dimensions)
+        for slot, mine, theirs in zip(self.slow, asked, offered, strict=False):
+            query[slot, mine] = sharpness
+            key[slot, theirs] = sharpness
+        return query, key
+
+    def _write(
+        self, head: int, query: Tensor | None, key: Tensor | None, moved: list[int], to: list[int], loudness: float
+    ) -> None:
+        rows = slice(head * self.width, (head + 1) * self.width)
+        value, output = torch.zeros(self.width, self.dimensions), torch.zeros(self.dimensions, self.width)
+        for slot, (source, target) in enumerate(zip(moved, to, strict=True)):
+            value[slot, source] = 1.0
+            output[target, slot] = loudness
+        if query is not None and key is not None:
+            self.block.query.weight[rows] = query
+            self.block.key.weight[rows] = key
+        self.block.value.weight[rows] = value
+        self.block.output.weight[:, rows] = output

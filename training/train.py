@@ -1,0 +1,269 @@
+"""Trains the built-in model: word vectors, a structured start, then a fixed number of steps on made-up sittings.
+
+    python -m training.train --out out/training                      # from scratch, resumes from its last checkpoint
+    python -m training.train --out out/training-skewed --start out/training/model.pt --skew 0.5 --steps 300
+
+The same seed and arguments give the same data in the same order; no step depends on the clock. Two workers of one
+thread each average their gradients: on two busy cores that is a third faster than one worker of two threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+import torch.nn.functional as F
+
+from training import structured_start, tokenizer, wordvectors
+from training.batches import Batch, Encoder, chunk, copying_practice
+from training.generator import Generator, Recipe
+from training.model import Model, Shape
+
+COPYING_EVERY = 20  # one step in so many is pure copying practice
+SAVE_EVERY = 100
+REPORT_EVERY = 25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the result."""
+
+    seed: int = 1
+    steps: int = 1300
+    tokens: int = 2400  # of a worker's batch
+    workers: int = 2
+    rate: float = 1.3e-3
+    embedding_rate: float = 0.3  # of `rate`
+    flat: float = 0.65  # share of the run before the rate falls
+    choice: float = 0.5  # weight of the attention loss on choosing
+    request: float = 0.3  # weight of the attention loss on carrying the request
+    supervised: int = 2000  # step from which attention is left alone
+    vector_steps: int = 1000
+    corpus: int = 6000
+    skew: float = 1.0
+    fine: bool = False  # a fine-tuning run: no warming up of the data, no structured start
+
+
+def recipe_at(plan: Plan, step: int) -> Recipe:
+    """The data at a step: few tools and true names first, more of both kinds of noise later."""
+    if plan.fine:
+        return Recipe(skew=plan.skew, equivalents=0.5, random_names=0.3, lexical=0.1, wordy=0.1)
+    most = 3 if step < 80 else 5 if step < 300 else 10
+    return Recipe(most=most, random_names=0.4 * min(1.0, step / 800), skew=plan.skew)
+
+
+def rate_at(plan: Plan, step: int) -> float:
+    done = step / plan.steps
+    warming = min(1.0, (step + 1) / (20 if plan.fine else 100))
+    return plan.rate * warming * (1.0 if done < plan.flat else max(0.02, (1 - done) / (1 - plan.flat)))
+
+
+def prepare(plan: Plan, out: Path, start: Path | None) -> None:
+    """What training stands on, made once: the vocabulary and the word vectors."""
+    out.mkdir(parents=True, exist_ok=True)
+    words, vectors = out / "tokenizer.json", out / "vectors.pt"
+    if start is not None:
+        shutil.copyfile(start.with_name("tokenizer.json"), words)
+        return
+    if not words.exists():
+        tokenizer.save(tokenizer.build(tokenizer.corpus(plan.seed, plan.corpus)), words)
+    if not vectors.exists():
+        torch.save(wordvectors.learn(tokenizer.read(words), plan.seed, plan.vector_steps), vectors)
+
+
+class Trainer:
+    def __init__(self, plan: Plan, out: Path, start: Path | None, worker: int = 0) -> None:
+        self.plan, self.out, self.worker = plan, out, worker
+        self.generator = Generator(plan.seed)
+        self.vocabulary = tokenizer.read(out / "tokenizer.json")
+        self.encoder = Encoder(self.vocabulary)
+        torch.manual_seed(plan.seed)
+        self.model = Model(Shape(self.vocabulary.get_vocab_size()))
+        self.step = self.chunk = self.saved = 0
+        checkpoint = out / "checkpoint.pt"
+        if not checkpoint.exists():
+            self._first_weights(start)
+        matrices = [p for n, p in self.model.named_parameters() if p.dim() == 2 and "embedding" not in n]
+        vectors = [p for p in self.model.parameters() if p.dim() < 2]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": 0.05, "share": 1.0},
+                {"params": [self.model.embedding.weight], "weight_decay": 0.01, "share": plan.embedding_rate},
+                {"params": vectors, "weight_decay": 0.0, "share": 1.0},
+            ],
+            lr=plan.rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        if checkpoint.exists():
+            self._resume(checkpoint)
+
+    def _first_weights(self, start: Path | None) -> None:
+        if start is not None:
+            self.model.load_state_dict(torch.load(start, weights_only=True)["weights"])
+        else:
+            vectors = torch.load(self.out / "vectors.pt", weights_only=True)
+            structured_start.lay_out(self.model, self.vocabulary, vectors, self.plan.seed)
+
+    def _resume(self, checkpoint: Path) -> None:
+        saved = torch.load(checkpoint, weights_only=True)
+        # The number of steps decides only when the rate begins to fall: until then it may still be changed.
+        flat = saved["step"] <= self.plan.flat * min(self.plan.steps, saved["plan"]["steps"])
+        if saved["plan"] | ({"steps": self.plan.steps} if flat else {}) != asdict(self.plan):
+            raise SystemExit(f"error: {checkpoint} is of another plan\nhint: remove {self.out} or name another --out")
+        self.model.load_state_dict(saved["weights"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.step, self.chunk = saved["step"], saved["chunk"]
+
+    def _save(self, name: str, whole: bool) -> None:
+        if self.worker:
+            return
+        state: dict[str, Any] = {
+            "plan": asdict(self.plan),
+            "shape": asdict(self.model.shape),
+            "weights": self.model.state_dict(),
+        }
+        if whole:
+            state |= {"optimiser": self.optimiser.state_dict(), "step": self.step, "chunk": self.chunk}
+        part = self.out / (name + ".part")
+        torch.save(state, part)
+        part.replace(self.out / name)
+
+    def _batches(self) -> Iterator[tuple[Batch, bool]]:
+        """Endless; checkpoints are written between chunks, so that a resumed run sees the same data."""
+        while True:
+            if self.chunk and self.step - self.saved >= SAVE_EVERY:
+                self._save("checkpoint.pt", whole=True)
+                self.saved = self.step
+            recipe = recipe_at(self.plan, self.step)
+            batches = list(chunk(self.generator, self.encoder, recipe, self.plan.seed, self.chunk, self.plan.tokens))
+            whole = len(batches) // self.plan.workers * self.plan.workers
+            for batch in batches[self.worker : whole : self.plan.workers]:
+                if not self.plan.fine and self.step % COPYING_EVERY == 0:
+                    size = self.vocabulary.get_vocab_size()
+                    number = self.step * self.plan.workers + self.worker
+                    yield copying_practice(size, self.plan.seed, number, self.plan.tokens), True
+                yield batch, False
+            self.chunk += 1
+
+    def run(self) -> None:
+        self.saved, began, first = self.step, time.time(), self.step
+        sums = {"answer": 0.0, "name": 0.0, "choice": 0.0, "request": 0.0, "right": 0.0}
+        counted = seen = 0
+        for batch, practice in self._batches():
+            if self.step >= self.plan.steps:
+                break
+            losses = self._learn(batch, practice)
+            seen += len(batch.ids)
+            if not practice:
+                counted += 1
+                for key, value in losses.items():
+                    sums[key] += value
+            self.step += 1
+            if self.step % REPORT_EVERY == 0 and counted and not self.worker:
+                spent = time.time() - began
+                left = spent / (self.step - first) * (self.plan.steps - self.step)
+                shown = " ".join(f"{key} {value / counted:.3f}" for key, value in sums.items())
+                speed = f"{self.plan.workers * seen / spent:.0f} tokens/s {left:.0f} s left"
+                print(f"step {self.step}/{self.plan.steps} {shown} {speed}", flush=True)
+                sums, counted = dict.fromkeys(sums, 0.0), 0
+        self._save("model.pt", whole=False)
+
+    def _learn(self, batch: Batch, practice: bool) -> dict[str, float]:
+        plan, model = self.plan, self.model
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate_at(plan, self.step) * group["share"]
+        with torch.autocast("cpu", torch.bfloat16):
+            streams = model.streams(batch.ids, batch.layout)
+            counted = batch.weights.nonzero().squeeze(1)
+            target, weight = batch.ids[counted], batch.weights[counted]
+            logits = model.logits(streams[-1][counted - 1])
+        each = F.cross_entropy(logits.float(), target, reduction="none")
+        loss = (each * weight).sum() / weight.sum()
+        result = {"answer": loss.item()}
+        supervision = max(0.0, 1 - self.step / plan.supervised)
+        if len(batch.choices):
+            layers = structured_start.CHOICE_LAYER, structured_start.REQUEST_LAYER
+            heads = structured_start.CHOICE_HEADS, structured_start.REQUEST_HEADS
+            for key, layer, which, points, share in (
+                ("choice", layers[0], heads[0], batch.choices, plan.choice),
+                ("request", layers[1], heads[1], batch.requests, plan.request),
+            ):
+                attention = model.attention_loss(layer, which, streams[layer], batch.layout, points)
+                result[key] = attention.item()
+                loss = loss + share * supervision * attention
+        if not practice:
+            first = weight == 5.0
+            result["name"] = each[first].mean().item() if first.any() else 0.0
+            result["right"] = (logits[first].argmax(1) == target[first]).float().mean().item() if first.any() else 0.0
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._average()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        self.optimiser.step()
+        return result
+
+    def _average(self) -> None:
+        """The gradients of all workers, averaged."""
+        if self.plan.workers == 1:
+            return
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.plan.workers
+        for gradient, part in zip(
+            gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+
+
+def work(worker: int, plan: Plan, out: Path, start: Path | None, meeting: str) -> None:
+    """One worker of a run, in a process of its own."""
+    torch.set_num_threads(1)
+    if plan.workers > 1:
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=worker, world_size=plan.workers)
+    Trainer(plan, out, start, worker).run()
+    if plan.workers > 1:
+        dist.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and of the result, model.pt")
+    parser.add_argument("--start", type=Path, help="fine-tune these weights (a model.pt) instead of starting anew")
+    parser.add_argument("--seed", type=int, default=Plan.seed)
+    parser.add_argument("--steps", type=int, default=Plan.steps)
+    parser.add_argument("--rate", type=float, default=Plan.rate)
+    parser.add_argument(
+        "--skew", type=float, default=Plan.skew, help="weight of equivalent tools by place: skew ** rank"
+    )
+    parser.add_argument("--workers", type=int, default=Plan.workers)
+    options = parser.parse_args()
+    plan = Plan(
+        options.seed,
+        options.steps,
+        rate=options.rate,
+        skew=options.skew,
+        workers=options.workers,
+        fine=options.start is not None,
+    )
+    prepare(plan, options.out, options.start)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (plan, options.out, options.start, str(Path(folder) / "meeting"))
+        if plan.workers == 1:
+            work(0, *arguments)
+        else:
+            multiprocessing.spawn(work, arguments, nprocs=plan.workers)  # type: ignore[attr-defined, no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
