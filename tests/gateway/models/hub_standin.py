@@ -31,6 +31,7 @@ class Faults:
     wrong_bytes: bool = False
     pace: float = 0.0  # seconds between pieces
     small_pieces: bool = False
+    rate: float = 0.0  # bytes a second, as a line of that width would carry
     redirect: str = ""
     gated: bool = False
     missing: bool = False
@@ -144,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._stream(body, limit, probe)
 
     def _stream(self, body: memoryview, limit: int | None, probe: bool) -> None:
-        hub, done = self.hub, 0
+        hub, done, begun = self.hub, 0, time.monotonic()
         piece_size = PIECE if hub.faults.pace or hub.faults.small_pieces or limit is not None else 2**20
         while done < len(body):
             piece = bytes(body[done : done + min(piece_size, (limit or len(body)) - done)])
@@ -164,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.close()
                 return
+            if hub.faults.rate:
+                time.sleep(max(0.0, begun + done / hub.faults.rate - time.monotonic()))
             if hub.faults.pace and not probe:
                 time.sleep(hub.faults.pace)
 
