@@ -141,6 +141,8 @@ def start_proxy(
         str(port),
         "--num_workers",
         str(workers),
+        "--timeout_worker_healthcheck",
+        "60",  # a worker that imports LiteLLM on a busy machine is not dead
     )
     child = Child("proxy", argv, log=folder / f"proxy-{port}.log", env=env)
     try:

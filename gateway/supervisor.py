@@ -149,6 +149,7 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 "gateway.proxy",
                 *("--config", str(config), "--host", listen.host, "--port", str(listen.port)),
                 *("--num_workers", str(listen.workers)),
+                *("--timeout_worker_healthcheck", "60"),  # a worker that imports LiteLLM on a busy machine is not dead
             ),
             f"{url}/health/liveliness",
             proxy.environment(

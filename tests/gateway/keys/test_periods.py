@@ -124,6 +124,12 @@ def test_two_clocks_that_differ_a_little_start_a_period_once() -> None:
     assert turn(slow, due.span, "1d", time_zone="UTC") is None
 
 
+def test_a_period_is_over_at_its_end_and_not_a_moment_before() -> None:
+    span = Span(0, 24 * HOUR)
+    assert turn(24 * HOUR - 1, span, "1d", time_zone="UTC") is None
+    assert turn(24 * HOUR, span, "1d", time_zone="UTC") == (Span(24 * HOUR, 48 * HOUR), True)
+
+
 def test_a_budget_that_never_resets_has_no_end() -> None:
     assert span_at(99, None, anchor=5, time_zone="UTC") == Span(5, None)
     assert turn(10**15, Span(5, None), None, time_zone="UTC") is None
