@@ -56,6 +56,7 @@ class Fetcher:
     """Fetches pages. `allowed`: (address, port) pairs beyond the public Internet, for tests, never by a setting."""
 
     allowed: Collection[tuple[str, int]] = ()
+    ports: Collection[int] = frozenset(PORTS)
     limits: Limits = field(default_factory=Limits)
     certificates: ssl.SSLContext | None = None  # None: those of public sites
     _client: httpx.AsyncClient | None = None
@@ -88,7 +89,7 @@ class Fetcher:
     async def _once(self, target: httpx.URL, take: "_Take") -> Page | str:
         """One request: what `take` makes of the answer, or where it redirects to."""
         port = target.port or (443 if target.scheme == "https" else 80)
-        if port not in PORTS and not any(port == other for _, other in self.allowed):
+        if port not in self.ports and not any(port == other for _, other in self.allowed):
             raise Refusal(f"port {port} is not one of the web's", hint="use an address without a port")
         address = await public_address(target.host, port, allowed=self.allowed)
         # The name is resolved once, here; TLS still proves the name, and the server still hears it.

@@ -147,11 +147,13 @@ def log_without_content() -> None:
     For the process of a server; called before anything else sets up logging.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_WhereOnly())
+    handler.setFormatter(WhereOnly())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
-class _WhereOnly(logging.Formatter):
+class WhereOnly(logging.Formatter):
+    """Level, logger and place of a record, and the kind of its exception; never its message."""
+
     def format(self, record: logging.LogRecord) -> str:
         line = f"{record.levelname.lower()}: {record.name} at {record.filename}:{record.lineno}"
         error = record.exc_info[1] if record.exc_info else None

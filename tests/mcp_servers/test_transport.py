@@ -1,7 +1,9 @@
 """The servers as clients meet them: over stdio and HTTP, with garbage, too much, too many, and killed."""
 
 import asyncio
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from mcp_servers import files, isolation, python
 from mcp_servers.__main__ import main
 from mcp_servers.catalogue import SERVERS
 from mcp_servers.isolation import Limits
+from mcp_servers.server import WhereOnly
 from tests.mcp_servers.conftest import stdio
 
 # One call of each server that needs nothing of the outside.
@@ -347,3 +350,21 @@ def test_a_wrong_start_is_one_sentence_on_stderr(
     assert ended == code
     assert message in said.err
     assert said.out == ""
+
+
+def test_a_line_of_the_log_says_where_and_never_what() -> None:
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(WhereOnly())
+    log = logging.getLogger("toolkit-test-log")
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        raise ValueError("SECRET-VALUE")
+    except ValueError:
+        log.exception("failed on %r", "SECRET-ARGUMENT")
+    log.warning("SECRET-MESSAGE")
+    log.removeHandler(handler)
+    said = handler.stream.getvalue()
+    assert "SECRET" not in said
+    assert "ValueError" in said
+    assert said.count("test_transport.py") == 3

@@ -253,7 +253,8 @@ def victim() -> Iterator[StandIn]:
 @pytest.mark.parametrize("url", FORGED)
 async def test_an_address_of_this_machine_or_of_a_private_network_is_refused(url: str, victim: StandIn) -> None:
     before = len(victim.asked)
-    fetcher = Fetcher(limits=Limits(seconds=5))
+    # Its port is one of the web's, so that nothing but the check of addresses stands in the way.
+    fetcher = Fetcher(ports={80, 443, victim.port}, limits=Limits(seconds=5))
     with pytest.raises(Refusal):
         await fetcher.get(url.replace("{port}", str(victim.port)))
     await fetcher.close()
@@ -272,7 +273,7 @@ async def test_a_redirect_to_this_machine_is_refused(status: int, target: str, v
             Answer(status=status, headers={"Location": location}) if asked.path == "/go" else Answer(status=404)
         )
     ) as web:
-        fetcher = Fetcher(allowed={("127.0.0.1", web.port)}, limits=Limits(seconds=5))
+        fetcher = Fetcher(allowed={("127.0.0.1", web.port)}, ports={80, 443, victim.port}, limits=Limits(seconds=5))
         with pytest.raises(Refusal):
             await fetcher.get(f"{web.url}/go")
         await fetcher.close()
@@ -283,7 +284,7 @@ async def test_a_redirect_of_robots_txt_to_this_machine_is_refused(victim: Stand
     before = len(victim.asked)
     location = f"{victim.url}/robots.txt"
     with serving(lambda asked: Answer(status=302, headers={"Location": location})) as web:
-        fetcher = Fetcher(allowed={("127.0.0.1", web.port)}, limits=Limits(seconds=5))
+        fetcher = Fetcher(allowed={("127.0.0.1", web.port)}, ports={80, 443, victim.port}, limits=Limits(seconds=5))
         with pytest.raises(Refusal):
             await fetcher.get(f"{web.url}/page")
         await fetcher.close()
