@@ -17,8 +17,8 @@ import numpy as np
 from agents.experiments.analysis import analyse
 from agents.experiments.experiment import Design, Experiment
 from agents.experiments.run import run_experiment
+from gateway.models.builtin import BALANCED
 from gateway.process import Child, free_port
-from gateway.upstreams.discovery import BUILTIN
 from gateway.upstreams.llamacpp import LlamaServerSpec, command
 
 TASKS = 20
@@ -61,7 +61,7 @@ def measured(url: str, folder: Path, concurrency: int, suite: str, mode: str, de
 
 def main() -> None:
     """Print each way for five and for forty tools."""
-    path = Path(os.environ.get("TOOLKIT_BENCH_GGUF") or BUILTIN / "toolkit-tiny-q8_0.gguf")
+    path = Path(os.environ.get("TOOLKIT_BENCH_GGUF") or BALANCED)
     context = 4096 if "TOOLKIT_BENCH_GGUF" in os.environ else 1024
     print(f"{path.name}, {TASKS} tasks, time includes starting the tools' servers and the analysis")
     for suite in ("five-tools", "catalogue") if context > 1024 else ("five-tools",):

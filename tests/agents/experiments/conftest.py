@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.models.builtin import BALANCED
 from gateway.process import Child, free_port
-from gateway.upstreams.discovery import BUILTIN
 from gateway.upstreams.llamacpp import LlamaServerSpec, command
 
 Serve = Callable[[Path], AbstractContextManager[str]]
@@ -14,7 +14,7 @@ Serve = Callable[[Path], AbstractContextManager[str]]
 @pytest.fixture(scope="session")
 def builtin() -> Path:
     """The built-in model's file."""
-    return BUILTIN / "toolkit-tiny-q8_0.gguf"
+    return BALANCED
 
 
 @pytest.fixture(scope="session")

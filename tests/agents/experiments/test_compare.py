@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from agents.experiments.compare import compare, entries
+from agents.experiments.experiment import Design, Experiment
+from agents.experiments.run import run_experiment
+from gateway.models.builtin import BALANCED, SKEWED
+from tests.agents.experiments.conftest import Serve
+from toolkit.core.errors import UsageError
+
+
+@pytest.mark.slow
+async def test_the_two_built_in_models_are_told_apart_by_the_first_position(serve: Serve, tmp_path: Path) -> None:
+    for path in (BALANCED, SKEWED):
+        with serve(path) as url:
+            await run_experiment(
+                Experiment(models=[path.stem], suite="twins", tasks=36, mode="logprob", design=Design(repeats=0)),
+                base_url=f"{url}/v1",
+                api_key=None,
+                out=tmp_path / path.stem,
+                direct={path.stem: url},
+                concurrency=2,
+            )
+    found = {row.measure: row for row in compare(entries([tmp_path / BALANCED.stem, tmp_path / SKEWED.stem]))}
+    assert found["position 1"].difference.low > 0
+    assert found["position 1"].holm < 0.05
+    assert found["position 5"].difference.high < 0
+
+
+def test_a_folder_without_an_experiment_cannot_be_compared(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no experiment"):
+        entries([tmp_path])
