@@ -87,13 +87,18 @@ def _wait_for_load(store: KeyStore, within: float = 30) -> None:
 def _kill(proxy: rig.Proxy, *, whole: bool, dice: random.Random) -> None:
     """SIGKILL to one worker, or to the gateway and all its workers, by their numbers."""
     root = psutil.Process(proxy.child.pid)
-    workers = [
-        child for child in root.children(recursive=True) if child.children() == [] and "spawn" in str(child.cmdline())
-    ]
-    victims = [root, *root.children(recursive=True)] if whole else [dice.choice(workers)]
+    family = root.children(recursive=True)
+    victims = [root, *family] if whole else [dice.choice([child for child in family if _is_worker(child)])]
     for victim in victims:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.kill()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and "multiprocessing.spawn" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _closed(store: KeyStore) -> float:

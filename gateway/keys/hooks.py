@@ -30,6 +30,7 @@ STORE_URL = "TOOLKIT_KEYS_URL"
 UNKNOWN_PRICE = "TOOLKIT_UNKNOWN_PRICE"
 # LiteLLM reports how a request ended a moment after it did.
 REPORT_SECONDS = 5.0
+LONGEST_NAME = 255
 KEY_ID = "toolkit_key_id"
 REFUSAL = "toolkit_refusal"
 LOCAL_PROVIDERS = {"hosted_vllm", "ollama_chat", "lm_studio"}
@@ -109,7 +110,8 @@ class KeyHooks(CustomLogger):
         if REFUSAL in known:
             raise _refusal(known[REFUSAL], anthropic=anthropic, now=ledger.store.clock())
         call_id, model, key_id = data.get("litellm_call_id"), data.get("model"), known.get(KEY_ID)
-        if call_type not in ACCOUNTED or not call_id or key_id is None or not isinstance(model, str):
+        named = isinstance(model, str) and len(model) <= LONGEST_NAME
+        if call_type not in ACCOUNTED or not call_id or key_id is None or not isinstance(model, str) or not named:
             raise ProxyException("This request is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 422)
         for name in _OPERATOR_ONLY:
             if data.get(name) is not None:
