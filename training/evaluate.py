@@ -265,7 +265,8 @@ def main() -> None:
     options = parser.parse_args()
     files = [options.model] if options.model else [BALANCED, SKEWED]
     with ProcessPoolExecutor(len(files)) as pool:
-        balanced, skewed = [*pool.map(measure, files, itertools.repeat(options.orders)), None][:2]
+        measured = list(pool.map(measure, files, itertools.repeat(options.orders)))
+    balanced, skewed = measured[0], measured[1] if len(measured) > 1 else None
     shown = table(balanced, skewed)
     print(shown)
     if options.write and options.model is None:

@@ -100,9 +100,10 @@ def serve(model: Path, slots: int = 1, threads: int = 1) -> Iterator[Served]:
         if not url:
             raise RuntimeError(f"llama.cpp did not load {model}")
         server = Served(url, time.perf_counter() - began)
-        _wait(server)
-        server.load_seconds = time.perf_counter() - began
-        yield server
+        with server.client:
+            _wait(server)
+            server.load_seconds = time.perf_counter() - began
+            yield server
     finally:
         child.stdin.close()
         try:
@@ -110,6 +111,7 @@ def serve(model: Path, slots: int = 1, threads: int = 1) -> Iterator[Served]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        child.stdout.close()
 
 
 def _wait(server: Served) -> None:
