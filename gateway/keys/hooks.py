@@ -320,3 +320,5 @@ def _unavailable(error: StoreUnavailable) -> ProxyException:
 
 
 proxy_logger = KeyHooks()
+if STORE_URL in os.environ:
+    _ledger()  # at the start of the proxy: what a killed one left open is closed now, not at the first request

@@ -31,7 +31,9 @@ class Ledger:
     async def run(self, step: Callable[[KeyStore], T]) -> T:
         """What `step` returns. It may be called twice: the first time without effect, if the store was busy."""
         if self._heart is None:
+            # Until the first request no heart beat: others may have taken this process for dead.
             self._heart = asyncio.create_task(self._beat())
+            await asyncio.get_running_loop().run_in_executor(self._threads, self.store.beat, self.owner)
         if self._instant is not None:
             # A tenth of the cost of handing the step to a thread, and as fast as SQLite is.
             with contextlib.suppress(StoreBusy):

@@ -427,21 +427,23 @@ class KeyStore:
     def register(self) -> str:
         """Enter this process as an owner of reservations; returns its id there."""
         owner = str(uuid.uuid4())
-        me = {
-            "id": owner,
-            "host": processes.host_name(),
-            "pid": os.getpid(),
-            "started": processes.started(os.getpid()) or "",
-            "seen_at": self.clock(),
-        }
-        with self.writing() as connection:
-            connection.execute(insert(owners).values(me))
+        self.beat(owner)
         return owner
 
     def beat(self, owner: str) -> None:
-        """Say that this owner lives."""
+        """Say that this process lives; also after it was silent for so long that others took it for dead."""
+        now = self.clock()
         with self.writing() as connection:
-            connection.execute(update(owners).where(owners.c.id == owner).values(seen_at=self.clock()))
+            if connection.execute(update(owners).where(owners.c.id == owner).values(seen_at=now)).rowcount:
+                return
+            me = {
+                "id": owner,
+                "host": processes.host_name(),
+                "pid": os.getpid(),
+                "started": processes.started(os.getpid()) or "",
+                "seen_at": now,
+            }
+            connection.execute(insert(owners).values(me))
 
     def tidy(self) -> None:
         """Move what SQLite has in its journal into the file, as far as no reader needs it there."""

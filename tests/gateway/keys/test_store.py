@@ -205,6 +205,15 @@ def test_a_process_on_another_host_is_dead_when_its_heartbeat_stops(store: KeySt
     assert store.sweep() == 1
 
 
+def test_a_process_taken_for_dead_by_mistake_enters_itself_again(store: KeyStore) -> None:
+    owner = store.register()
+    with store.writing() as connection:
+        connection.execute(owners.delete())
+    store.beat(owner)
+    with store.reading() as connection:
+        assert list(connection.execute(select(owners.c.id)).scalars()) == [owner]
+
+
 def test_a_request_past_its_deadline_is_closed_though_its_process_lives(store: KeyStore, clock: Any) -> None:
     key = store.create("laptop", budget_nano=100).key
     store.admit(key.id, Call("1", "m", deadline=5000), ask(10), store.register())
