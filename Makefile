@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TRAIN := .venv-train
 TRAINED := out/training
 
-.PHONY: model model-eval help setup demo test test-fast check format bench lock docs clean
+.PHONY: model model-eval help setup demo test test-fast clients check format bench lock docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: $(READY) ## Every test
 
 test-fast: $(READY) ## The tests that take less than ten seconds each
 	$(PY) -m pytest -m "not slow"
+
+clients: ## The real Claude Code and OpenCode that some tests drive (needs npm)
+	cd tests/gateway/clients && npm install --no-package-lock --no-audit --no-fund
 
 check: $(READY) ## Format, lint, types, import contract
 	$(VENV)/bin/ruff format --check .

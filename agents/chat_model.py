@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -116,7 +116,8 @@ class OpenAIChatModel:
     as it comes. `extra` is added to every request body (`{"cache_prompt": False}`). `timeout` (seconds) is for the
     longest silence of the server: a local model reads a long prompt for minutes before it says a word. A failure
     that may pass (busy, restarting, connection lost) is tried `retries` times more, as the server asks or with
-    growing waits. Use as an async context manager, or pass a `client` that someone else closes.
+    growing waits. `free` says that a reply which names no cost costs nothing. Use as an async context manager, or
+    pass a `client` that someone else closes.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class OpenAIChatModel:
         retries: int = 3,
         on_text: Callable[[str], None] | None = None,
         extra: Mapping[str, Any] | None = None,
+        free: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -141,6 +143,7 @@ class OpenAIChatModel:
         self._retries = retries
         self._on_text = on_text
         self._extra = dict(extra or {})
+        self._free = free
         self._sleep = sleep
 
     async def __aenter__(self) -> Self:
@@ -223,7 +226,8 @@ class OpenAIChatModel:
             if said.anything:
                 raise lost from None  # a second try would say it all again
             raise _Passing(lost, None) from None
-        return _reply(document, time.perf_counter() - started, self.name, response.headers)
+        reply = _reply(document, time.perf_counter() - started, self.name, response.headers)
+        return replace(reply, cost=0) if self._free and reply.cost is None else reply
 
     def _refused(self, response: httpx.Response) -> ModelError:
         status = response.status_code

@@ -91,6 +91,12 @@ async def test_the_cost_comes_from_usage_or_the_header_and_else_is_unknown(
     assert [(await model.ask(ASK)).cost for _ in range(5)] == [250_000, 1500, 0, None, None]
 
 
+async def test_a_free_model_costs_nothing_unless_a_cost_is_named(endpoint: Endpoint) -> None:
+    endpoint.will(completion("x"), Answer(completion("x"), headers={"x-litellm-response-cost": "0.5"}))
+    async with OpenAIChatModel(endpoint.url, None, "m", free=True) as model:
+        assert [(await model.ask(ASK)).cost for _ in range(2)] == [0, 500_000_000]
+
+
 async def test_shapes_that_servers_differ_in_are_understood(endpoint: Endpoint, model: OpenAIChatModel) -> None:
     endpoint.will(completion(None), completion([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]))  # type: ignore[arg-type]
     endpoint.will(completion(None, calls=[{"function": {"name": "add", "arguments": {"a": 1}}}]))

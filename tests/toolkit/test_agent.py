@@ -132,6 +132,11 @@ def test_the_key_comes_from_the_environment(endpoint: Endpoint, monkeypatch: pyt
     assert [headers["authorization"] for headers in endpoint.headers] == ["Bearer sk-default", "Bearer sk-other"]
 
 
+def test_without_a_gateway_the_way_to_one_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["agent", "run", "hi"]) == 1
+    assert "hint: toolkit gateway up" in capsys.readouterr().err
+
+
 def test_replay_shows_what_happened(endpoint: Endpoint, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     trace = tmp_path / "t.jsonl"
     endpoint.will(completion("I add.\x1b[31m", calls=[call("add", '{"a": 1, "b": 2}')]), completion("It is 3."))

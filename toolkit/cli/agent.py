@@ -24,11 +24,12 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run a minim
 
 
 class Endpoint(NamedTuple):
-    """Where to ask which model, with which key."""
+    """Where to ask which model, with which key; `free` if it runs on this machine, and so costs nothing."""
 
     base_url: str
     api_key: str | None
     model: str
+    free: bool = False
 
 
 @app.command()
@@ -136,7 +137,10 @@ async def _work(
     from toolkit.core.units import parse_duration
 
     asked = OpenAIChatModel(
-        *endpoint,
+        endpoint.base_url,
+        endpoint.api_key,
+        endpoint.model,
+        free=endpoint.free,
         timeout=parse_duration(timeout),
         on_text=_speak if live else None,
         extra={"stop": list(STOP)} if react else None,
@@ -210,7 +214,7 @@ def _endpoint(base_url: str | None, key: str | None, model: str | None) -> Endpo
     gateway = running()
     if gateway is None:
         raise ToolkitError("no gateway is running, and no --base-url was given", hint="toolkit gateway up")
-    names = [served.name for served in gateway.models]
+    names = [known.name for known in gateway.models]
     if model is None and len(names) == 1:
         model = names[0]
     if model is None or model not in names:
@@ -221,7 +225,8 @@ def _endpoint(base_url: str | None, key: str | None, model: str | None) -> Endpo
             "the gateway asks for a virtual key",
             hint="export TOOLKIT_KEY=$(toolkit keys create agent --quiet)",
         )
-    return Endpoint(f"{gateway.url}/v1", api_key, model)
+    served = gateway.model(model)
+    return Endpoint(f"{gateway.url}/v1", api_key, model, free=served is not None and served.local)
 
 
 def _servers(tools: str, others: list[str]) -> "list[McpServer]":

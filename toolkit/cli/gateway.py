@@ -148,6 +148,8 @@ def _show(out: Output, found: "Running") -> None:
     if not (out.json or out.quiet):
         print_processes = ", ".join(f"{p['name']} {format_bytes(float(str(p['resident_bytes'])))}" for p in processes)
         out.note(f"gateway at {found.url} ({print_processes})")
+        if found.mends:
+            out.note(f"mended for local models: {', '.join(found.mends)}")
     rows = [
         (
             model.name,

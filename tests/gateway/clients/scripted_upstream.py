@@ -1,6 +1,7 @@
 """An OpenAI-compatible server on loopback whose answers are written beforehand: a double for a model, since what
 the clients do with an exact answer must be seen. Speaks as llama.cpp's server and vLLM do, streamed and not."""
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ def _calls(says: Says) -> list[dict[str, Any]]:
     return [
         {
             "index": number,
-            "id": f"call_{number}",
+            "id": f"call_{next(_IDENTITIES)}",  # clients drop a call whose id they have seen
             "type": "function",
             "function": {"name": name, "arguments": json.dumps(arguments)},
         }
@@ -127,6 +128,7 @@ def _chunks(says: Says) -> Iterator[str]:
     yield "[DONE]"
 
 
+_IDENTITIES = itertools.count()
 _USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 
 

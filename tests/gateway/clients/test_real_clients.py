@@ -1,0 +1,249 @@
+"""The real clients, headless, through the real gateway: Claude Code in two versions, and OpenCode.
+
+Only loopback is used. The upstream is scripted: what the clients do with an exact answer is what matters here, and no
+client's own prompt fits into the built-in model. `make clients` installs them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway import supervisor
+from gateway.clients import client_key
+from gateway.keys.store import open_store
+from gateway.process import free_port
+from gateway.settings import load_settings
+from tests.conftest import isolate, only_builtin
+from tests.gateway.clients.scripted_upstream import Body, Says, Upstream, results, tool_names, upstream
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+
+MODULES = Path(__file__).with_name("node_modules")
+PROGRAMS = {
+    "claude-code 2.1.197": MODULES / "claude-code-pinned" / "bin" / "claude.exe",
+    "claude-code 2.1.330": MODULES / "claude-code-newest" / "bin" / "claude.exe",
+    "opencode 1.18.33": MODULES / "opencode-ai" / "bin" / "opencode.exe",
+}
+# Far below the minutes that a client retries in silence, far above its own start on a busy machine.
+AT_ONCE = 60
+QUIET = {
+    "OPENCODE_DISABLE_AUTOUPDATE": "1",
+    "OPENCODE_DISABLE_MODELS_FETCH": "1",
+    "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+    "MCP_CONNECTION_NONBLOCKING": "0",
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """The gateway the clients talk to, and what answers behind the model `scripted`."""
+
+    home: Path
+    upstream: Upstream
+
+    def stored(self, name: str, **limits: int) -> Path:
+        """Make the key of a client by hand, with limits that `connect` does not set, where `connect` finds it."""
+        with pytest.MonkeyPatch.context() as patch:
+            isolate(self.home, patch)
+            with open_store(load_settings().keys.url) as store:
+                client_key.drop(store, name)
+                path = client_key.ensure(store, name).path
+                if limits:
+                    store.delete(name)
+                    path.write_text(store.create(name, **limits).secret, encoding="utf-8")
+        return path
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client in a fresh home and an empty project."""
+
+    name: str
+    home: Path
+    project: Path
+    environment: dict[str, str]
+
+    def toolkit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-P", "-m", "toolkit.cli.main", *arguments)
+
+    def launch(self, question: str, *options: str, model: str = "scripted", lean: bool = False) -> str:
+        """What it prints when launched on the gateway."""
+        flags = ["--lean"] if lean else []
+        done = self.toolkit("launch", self.name, "--model", model, *flags, "--", *self.asking(question, *options))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def asking(self, question: str, *options: str) -> list[str]:
+        """The client's own arguments for one question without a terminal."""
+        return ["-p", question, *options] if self.name == "claude-code" else ["run", "--title", "x", question]
+
+    def run(self, *command: str, timeout: float = 170) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.project,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("clients-gateway")
+    with (
+        upstream(lambda body: Says("hello from the script")) as scripted,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        isolate(folder, patch)
+        config = folder / "gateway.yaml"
+        config.write_text(
+            "models:\n"
+            f"  - {{name: scripted, url: '{scripted.url}', context: 64k}}\n"
+            f"  - {{name: gone, url: 'http://127.0.0.1:{free_port()}', upstream_name: x, context: 64k}}\n",
+            encoding="utf-8",
+        )
+        flags = only_builtin() | {"gateway__port": free_port(), "discover__builtin": False}
+        with supervisor.attached(config, flags, note=lambda _: None):
+            yield Running(folder, scripted)
+
+
+@pytest.fixture(params=PROGRAMS)
+def client(request: pytest.FixtureRequest, gateway: Running, tmp_path: Path) -> Client:
+    program = PROGRAMS[request.param]
+    if not program.exists():
+        assert not os.environ.get("TOOLKIT_REQUIRE_CLIENTS"), f"{program} is missing: make clients"
+        pytest.skip("the clients are not installed: make clients")
+    name = request.param.split()[0]
+    for folder in ("bin", "fresh", "project"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bin" / {"claude-code": "claude", "opencode": "opencode"}[name]).symlink_to(program)
+    environment = {
+        **QUIET,
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path / "fresh"),
+        "TOOLKIT_HOME": str(gateway.home / "toolkit"),
+    }
+    gateway.upstream.asked.clear()
+    gateway.upstream.script = lambda body: Says("hello from the script")
+    return Client(name, tmp_path / "fresh", tmp_path / "project", environment)
+
+
+def in_turn(*steps: Callable[[Body], Says]) -> Callable[[Body], Says]:
+    """One step for each result of a tool that the client has sent so far; the last one stays."""
+    return lambda body: steps[min(len(results(body)), len(steps) - 1)](body)
+
+
+def calls(name: str, **arguments: object) -> Callable[[Body], Says]:
+    """A call of the tool of that name, however the client writes it (Bash, bash; mcp__x__y, x_y)."""
+
+    def step(body: Body) -> Says:
+        offered = tool_names(body)
+        meant = [
+            tool for tool in offered if tool.lower() == name or tool.removeprefix("mcp__").replace("__", "_") == name
+        ]
+        assert meant, f"{name} is not among {offered}"
+        return Says(calls=((meant[0], dict(arguments)),))
+
+    return step
+
+
+def last_result(body: Body) -> Says:
+    return Says(f"the tool said: {results(body)[-1]}")
+
+
+def test_it_answers(gateway: Running, client: Client) -> None:
+    assert "hello from the script" in client.launch("say hello")
+    roles = [message["role"] for message in gateway.upstream.asked[0]["messages"]]
+    assert roles[0] == "system"
+    assert roles.count("system") == 1
+    assert "say hello" in json.dumps(gateway.upstream.asked[0]["messages"][-1])
+
+
+def test_a_lean_launch_sends_a_small_prompt(gateway: Running, client: Client) -> None:
+    client.launch("say hello", lean=True)
+    (asked,) = gateway.upstream.asked
+    assert sorted(name.lower() for name in tool_names(asked)) == ["bash", "edit", "read", "write"]
+    assert len(json.dumps(asked)) < 25_000
+
+
+def test_a_shell_command_goes_all_the_way_round(gateway: Running, client: Client) -> None:
+    gateway.upstream.script = in_turn(calls("bash", command="echo $((6 * 7))", description="count"), last_result)
+    assert "the tool said: 42" in client.launch("count", "--allowedTools", "Bash")
+    assert len(gateway.upstream.asked) == 2
+
+
+def test_a_file_is_read_and_edited(gateway: Running, client: Client) -> None:
+    file = client.project / "poem.txt"
+    file.write_text("roses are red\n", encoding="utf-8")
+    if client.name == "claude-code":
+        read = calls("read", file_path=str(file))
+        edit = calls("edit", file_path=str(file), old_string="red", new_string="blue")
+    else:
+        read = calls("read", filePath=str(file))
+        edit = calls("edit", filePath=str(file), oldString="red", newString="blue")
+    gateway.upstream.script = in_turn(read, edit, last_result)
+    client.launch("mend the poem", "--allowedTools", "Read,Edit")
+    assert "roses are red" in results(gateway.upstream.asked[1])[0]
+    assert file.read_text(encoding="utf-8") == "roses are blue\n"
+
+
+def test_a_tool_of_ours_is_called_over_mcp(gateway: Running, client: Client) -> None:
+    (client.project / "sales.csv").write_text("item,amount\na,50\nb,150\nc,250\n", encoding="utf-8")
+    connected = client.toolkit("mcp", "connect", client.name, "spreadsheet")
+    assert connected.returncode == 0, connected.stderr
+    query = calls(
+        "spreadsheet_query_spreadsheet", file="sales.csv", sql="SELECT COUNT(*) AS n FROM data WHERE amount > 100"
+    )
+    gateway.upstream.script = in_turn(query, last_result)
+    said = client.launch("how many?", "--allowedTools", "mcp__spreadsheet__query_spreadsheet")
+    assert "2" in said.partition("the tool said:")[2], said
+    assert client.toolkit("mcp", "disconnect", client.name).returncode == 0
+
+
+def test_connect_is_all_it_takes_and_undo_takes_it_back(gateway: Running, client: Client) -> None:
+    before = sorted(client.home.rglob("*"))
+    connected = client.toolkit("connect", client.name, "--model", "scripted")
+    assert connected.returncode == 0, connected.stderr
+    done = client.run(*_program(client), *client.asking("say hello"))
+    assert "hello from the script" in done.stdout, done.stdout + done.stderr
+    settings = [path for path in client.home.rglob("*") if path.name in ("settings.json", "opencode.json")]
+    assert client.toolkit("connect", "undo", client.name).returncode == 0
+    assert not any(path.exists() for path in settings if path not in before)
+
+
+def test_a_key_over_budget_is_on_the_screen_at_once(gateway: Running, client: Client) -> None:
+    gateway.stored(client.name, budget_tokens=1)
+    client.toolkit("connect", client.name, "--model", "scripted")
+    done = client.run(*_program(client), *client.asking("say hello"), timeout=AT_ONCE)
+    assert "budget" in (done.stdout + done.stderr).lower()
+    assert gateway.upstream.asked == []
+    client.toolkit("connect", "undo", client.name)
+
+
+def test_a_wrong_key_is_on_the_screen_at_once(gateway: Running, client: Client) -> None:
+    client.toolkit("connect", client.name, "--model", "scripted")
+    gateway.stored(client.name).write_text("sk-toolkit-wrong\n", encoding="utf-8")
+    done = client.run(*_program(client), *client.asking("say hello"), timeout=AT_ONCE)
+    assert "key" in (done.stdout + done.stderr).lower()
+    assert gateway.upstream.asked == []
+    gateway.stored(client.name)
+    client.toolkit("connect", "undo", client.name)
+
+
+def test_a_dead_upstream_is_on_the_screen_at_once(gateway: Running, client: Client) -> None:
+    client.toolkit("connect", client.name, "--model", "gone")
+    done = client.run(*_program(client), *client.asking("say hello"), timeout=AT_ONCE)
+    assert "The server behind gone does not answer" in done.stdout + done.stderr
+    client.toolkit("connect", "undo", client.name)
+
+
+def _program(client: Client) -> list[str]:
+    return ["claude" if client.name == "claude-code" else "opencode"]
