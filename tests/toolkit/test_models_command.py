@@ -85,3 +85,10 @@ def test_verify_of_a_changed_file_fails_with_the_way_to_mend_it(
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")  # the store holds a hard link to it
     assert run(["models", "verify", "mine-f16"]) == 1
     assert "other contents" in capsys.readouterr().err
+
+
+def test_a_built_in_model_is_shown_with_its_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "show", "toolkit-tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert "shipped with the toolkit" in shown
+    assert "4,096" in shown

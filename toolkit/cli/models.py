@@ -138,9 +138,18 @@ def show(name: Name, json: Json = False) -> None:
     """Show where a pulled model came from, its files, and what its header says."""
     from gateway.models import gguf, store
     from gateway.models.architecture import from_header
+    from gateway.models.builtin import BALANCED, SKEWED
     from toolkit.core.units import format_bytes
 
     out = Output(json=json)
+    builtin = {path.stem.removesuffix("-q8_0"): path for path in (BALANCED, SKEWED)}
+    if name in builtin:
+        header = gguf.read_file(builtin[name])
+        shape = from_header(header)
+        document = {"name": name, "file": builtin[name], "architecture": shape}
+        about = f"{name}  shipped with the toolkit; its card: {builtin[name].parent / 'README.md'}"
+        out.result(document, human=f"{about}\nmodel     {shape.name}, trained with a context of {shape.context:,}")
+        return
     receipt = store.find(name)
     header = gguf.read_file(receipt.path)
     shape = from_header(header)
