@@ -1,5 +1,6 @@
 """What every test gets: a home folder of its own, far from the user's real one, and one live gateway to share."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROVIDERS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "OPENROUTER")
 
