@@ -373,10 +373,10 @@ class KeyStore:
 
     def admit(self, key_id: int, call: Call, ask: Ask, owner: str) -> Admitted | Refused:
         """Reserve what `call` can cost at most, or say why not. The same call is never admitted twice."""
-        now = self.clock()
         try:
             with self._fast(write=True) as run:
                 row = run(_BY_ID_LOCKED, {"key_id": key_id}).fetchone()
+                now = self.clock()  # read while the row is held: those admitted while we waited count in the window
                 if row is None:
                     return Refused(Reason.UNKNOWN_KEY)
                 key = _turned(run, _key(row), now)
@@ -386,7 +386,8 @@ class KeyStore:
                 if not matches(call.model, key.models):
                     return Refused(Reason.MODEL, key)
                 if key.rpm is not None or key.tpm is not None:
-                    window = {"key_id": key_id, "since": now - MINUTE, "until": now}
+                    # A minute ahead: another gateway's clock may be; a row from much later is a clock set back.
+                    window = {"key_id": key_id, "since": now - MINUTE, "until": now + MINUTE}
                     count, tokens = run(_LAST_MINUTE, window).fetchone()
                     fast = too_fast(ask, key.rpm, key.tpm, requests=count, tokens=int(tokens))
                     if fast is not None:

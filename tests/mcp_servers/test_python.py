@@ -94,13 +94,19 @@ async def test_output_is_cut_to_the_stated_size(kind: Isolation) -> None:
         assert (answer["output"], answer["truncated"]) == ("a" * 100, True)
 
 
+def below_us() -> dict[int, psutil.Process]:
+    """Every process that this one started, at any remove, by number."""
+    return {child.pid: child for child in psutil.Process().children(recursive=True)}
+
+
 @pytest.mark.skipif("bubblewrap" not in ISOLATIONS, reason="bubblewrap does not work here")
 async def test_nothing_of_a_session_runs_between_calls() -> None:
+    others = below_us()
     async with Client(make("bubblewrap", Limits(seconds=10))) as client:
         await run(client, "import threading, time, subprocess\nsubprocess.Popen(['/bin/sleep', '60'])\nticks = []")
         tick = "def tick():\n    while True:\n        ticks.append(1); time.sleep(0.01)\n"
         await run(client, tick + "threading.Thread(target=tick, daemon=True).start()\ntime.sleep(0.1)")
-        states = {(child.name(), child.status()) for child in psutil.Process().children(recursive=True)}
+        states = {(child.name(), child.status()) for pid, child in below_us().items() if pid not in others}
         assert {state for name, state in states if name == "sleep"} <= {psutil.STATUS_ZOMBIE}
         assert {state for name, state in states if name.startswith("python")} == {psutil.STATUS_STOPPED}
 
@@ -115,11 +121,12 @@ async def test_nothing_of_a_session_runs_between_calls() -> None:
     ],
 )
 async def test_processes_that_go_on_after_the_answer_are_gone_with_it(code: str) -> None:
+    others = below_us()
     async with Client(make("bubblewrap", Limits(seconds=5))) as client:
         await run(client, code)
-        before = {child.pid for child in psutil.Process().children(recursive=True)}
+        before = below_us().keys()
         await asyncio.sleep(0.2)  # time for what survived to start another
-        left = [child for child in psutil.Process().children(recursive=True) if child.status() != "zombie"]
+        left = [c for pid, c in below_us().items() if pid not in others and c.status() != psutil.STATUS_ZOMBIE]
         assert len(left) <= 3
         assert {child.pid for child in left} <= before
         assert (await run(client, "6 * 7"))["result"] == "42"
