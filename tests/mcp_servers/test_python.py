@@ -36,7 +36,8 @@ def test_code_does_not_get_out(attempt: escapes.Attempt, reports: dict[Isolation
         outcome = report.outcomes[attempt.name]
         assert outcome.reached == [], f"{kind}: {outcome.met}"
         assert outcome.seconds < 20, kind
-        assert outcome.memory < 4 * escapes.MEMORY, kind
+        # Of the whole server: every attempt under way at that moment may hold its share, and sessions idle beside.
+        assert outcome.memory < 8 * escapes.MEMORY, kind
 
 
 @pytest.mark.timeout(400)
