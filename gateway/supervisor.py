@@ -160,8 +160,9 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
             ),
         )
 
-        def describe() -> Running:
-            return Running(
+        def record() -> Running:
+            """Write down what runs, for `running` to find."""
+            found = Running(
                 pid=os.getpid(),
                 started=psutil.Process().create_time(),
                 url=url,
@@ -170,16 +171,17 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 log=str(log_path()),
                 mends=tuple(mend.name for mend in MENDS),
             )
+            write_text(record_path(), json.dumps(asdict(found), indent=2), mode=0o600)
+            return found
 
         stack.callback(lambda: record_path().unlink(missing_ok=True))
-        write_text(record_path(), json.dumps(asdict(describe()), indent=2), mode=0o600)
-        ready(describe())
+        ready(record())
         while not stopping.wait(0.5):
             for child in children.values():
                 if not child.running():
                     note(f"{child.name} ended; starting it again")
                     child.start(stopping)
-                    write_text(record_path(), json.dumps(asdict(describe()), indent=2), mode=0o600)
+                    record()
         note("stopping")
 
 
