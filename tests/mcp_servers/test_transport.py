@@ -66,15 +66,15 @@ async def check(client: Client, name: str) -> None:
 
 
 @contextmanager
-def http(name: str, folder: Path) -> Iterator[str]:
-    """A server over streamable HTTP on a free port; its URL."""
+def serving(name: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server over streamable HTTP on a free port: its process and its URL."""
     command = [sys.executable, "-P", "-m", "mcp_servers", name, "--http", "0", *ARGUMENTS.get(name, [])]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         try:
             assert " at http://127.0.0.1:" in line, line
-            yield line.split(" at ")[1].strip()
+            yield process, line.split(" at ")[1].strip()
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -83,6 +83,12 @@ def http(name: str, folder: Path) -> Iterator[str]:
                 process.kill()
             assert process.stdout is not None
             assert process.stdout.read() == ""
+
+
+@contextmanager
+def http(name: str, folder: Path) -> Iterator[str]:
+    with serving(name, folder) as (_, url):
+        yield url
 
 
 async def test_over_http_clients_are_served_and_other_hosts_origins_and_large_bodies_refused(folder: Path) -> None:
@@ -115,11 +121,10 @@ async def test_over_http_clients_are_served_and_other_hosts_origins_and_large_bo
 
 
 async def test_python_over_http_ends_its_sessions_when_it_is_stopped(folder: Path) -> None:
-    with http("python", folder) as url:
+    with serving("python", folder) as (server, url):
         async with Client(url) as one, Client(url) as other:
             await asyncio.gather(check(one, "python"), check(other, "python"))
-        server = next(child for child in psutil.Process().children() if "--http" in child.cmdline())
-        family = server.children(recursive=True)
+        family = psutil.Process(server.pid).children(recursive=True)
     assert family
     assert gone(family)
 
