@@ -181,13 +181,18 @@ def chunk(
 
 
 def copying_practice(vocabulary: int, seed: int, number: int, tokens: int) -> Batch:
-    """Random pieces repeated: pure practice in copying; only the repetitions count."""
+    """Random pieces repeated: pure practice in copying; only the repetitions count.
+
+    Half of it uses few different pieces, so that the one before does not tell which comes next.
+    """
     noise = random.Random(f"{seed}:{number}:copying")
     length = 128
     rows = []
     for _ in range(tokens // length):
         period = noise.randint(12, 50)
-        piece = [noise.randrange(5, vocabulary) for _ in range(period)]
+        few = [noise.randrange(5, vocabulary) for _ in range(noise.randint(5, 12))]
+        alone = noise.random() < 0.5
+        piece = [noise.choice(few) if alone else noise.randrange(5, vocabulary) for _ in range(period)]
         ids = (piece * (length // period + 1))[:length]
         rows.append(Row([], [], [Branch(ids, [0.0] * (period + 1) + [1.0] * (length - period - 1), [], [])]))
     return collate(rows)

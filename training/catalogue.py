@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 KINDS = Path(__file__).parent / "kinds"
+WHOLE = "request"  # the slot of an argument that takes the request as it was said; it stands in no template
 PLACEHOLDER = re.compile(r"{(\w+)}")
 
 
@@ -93,10 +94,11 @@ def _kind(block: dict[str, str], path: Path) -> Kind:
     names = tuple(block["n"].replace(",", " ").split())
     kind = Kind(block["@"], path.stem, arguments, names, alternatives(block["d"]), alternatives(block["r"]))
     keys = {argument.key for argument in arguments}
-    must = {argument.key for argument in arguments if argument.required}
+    must = {argument.key for argument in arguments if argument.required and argument.slot != WHOLE}
     for request in kind.requests:
         used = set(PLACEHOLDER.findall(request))
-        if used - keys or must - used:
+        # Beside an argument that takes the whole request, the template may fill in any other slot.
+        if (used - keys and not any(argument.slot == WHOLE for argument in arguments)) or must - used:
             raise ValueError(
                 f"{path.name}: {kind.name}: {request!r} must use {sorted(must)} and may use {sorted(keys)}"
             )

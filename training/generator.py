@@ -24,7 +24,17 @@ AFTER_RESULT = "The tool answered: "
 QUOTE_WORDS = 24
 
 # Kinds that can answer nearly any question of fact: beside them, only a request for an *action* has no tool.
-GENERAL = {"web_search", "ask_web", "encyclopedia", "news", "run_python", "compute_python", "shell", "http_request"}
+GENERAL = {
+    "web_search",
+    "ask_web",
+    "encyclopedia",
+    "news",
+    "run_python",
+    "compute_python",
+    "code_task",
+    "shell",
+    "http_request",
+}
 FACT_GROUPS = {"web", "finance", "life", "suite"}
 
 OPENERS = ("please ", "can you ", "could you ", "I need you to ", "would you ", "I'd like you to ", "I want you to ")
@@ -63,6 +73,9 @@ SYLLABLES = (
 ).split()
 MONTHS = ("January February March April May June July August September October November December").split()
 AIRLINES = ("AB", "UA", "BA", "LH", "AF", "DL", "KL", "SK")
+# Slots whose values are invented a third of the time, as names or as words, so that copying is learned and no list is.
+PROPER = {"place", "company", "person", "contest", "product", "vehicle", "book", "title"}
+COMMON = {"topic", "subject", "event", "task", "phrase", "scene", "thing", "sheetname", "symptom", "material"}
 NUMBER_SLOTS = {"int": "integer", "num": "number"}
 
 
@@ -444,9 +457,10 @@ class Generator:
         slots = {argument.key: argument.slot for argument in kind.arguments}
         values: dict[str, str] = {}
         for key in kinds.PLACEHOLDER.findall(template):
-            while key not in values or list(values.values()).count(values[key]) > 1:
+            while key in slots and (key not in values or list(values.values()).count(values[key]) > 1):
                 values[key] = self.value(slots[key])
-        return kinds.PLACEHOLDER.sub(lambda match: values[match[1]], template), values
+        request = kinds.PLACEHOLDER.sub(lambda match: values.get(match[1]) or self.value(match[1]), template)
+        return request, values | {key: request for key, slot in slots.items() if slot == kinds.WHOLE}
 
     def value(self, slot: str) -> str:
         slot = self.random.choice(slot.split("|"))
@@ -454,12 +468,14 @@ class Generator:
             return self.random.choice(slot.removeprefix("enum:").split(";"))
         if slot in self.makers:
             return self.makers[slot]()
-        if slot in ("word", "title", "person", "folder", "account") and self.random.random() < 0.3:
-            return self._word()
         if (
-            slot in ("topic", "subject", "event", "task", "phrase", "scene", "thing", "sheetname")
+            slot in ("word", "folder", "account", "package", "repo", "branch", "table", "column", "medicine")
             and self.random.random() < 0.3
         ):
+            return self._word()
+        if slot in PROPER and self.random.random() < 0.3:
+            return " ".join(self._pseudo().capitalize() for _ in range(self.random.choice([1, 1, 2])))
+        if slot in COMMON and self.random.random() < 0.3:
             return " ".join(self._word() for _ in range(self.random.randint(1, 4)))
         if slot in ("file", "sheet", "image", "audio", "video") and self.random.random() < 0.5:
             ending = self.random.choice(self.data.slots[slot]).rpartition(".")[2]
@@ -473,7 +489,11 @@ class Generator:
                 ["", "/", "/about", f"/{self._word()}", f"/{self._word()}/{self.random.randint(1, 99)}"]
             )
             return self.random.choice(["https://", "http://", "https://www.", ""]) + host + path
-        return self.random.choice(self.data.slots[slot])
+        return self._fill(self.random.choice(self.data.slots[slot]))
+
+    def _fill(self, pattern: str) -> str:
+        """The pattern with each {slot} in it filled in."""
+        return kinds.PLACEHOLDER.sub(lambda match: self.value(match[1]), pattern)
 
     def _bind(self, kind: Kind, tool: Tool, values: dict[str, str]) -> dict[str, Value]:
         bound: dict[str, Value] = {}
@@ -536,8 +556,7 @@ class Generator:
         return "".join(self.random.choice(SYLLABLES) for _ in range(self.random.randint(2, 4)))
 
     def _fact(self) -> str:
-        pattern = self.random.choice(self.data.facts)
-        return kinds.PLACEHOLDER.sub(lambda match: self.value(match[1]), pattern)
+        return self._fill(self.random.choice(self.data.facts))
 
     def _small(self) -> int:
         return self.random.randint(2, 40)

@@ -93,9 +93,9 @@ class Block(nn.Module):
         tokens, width = x.shape
         h = self.attention_norm(x)
         q, k, v = (part(h).view(tokens, self.heads, -1) for part in (self.query, self.key, self.value))
-        q, k = rotate(q, cosine, sine).to(v.dtype), rotate(k, cosine, sine).to(v.dtype)
+        q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
         length = layout.trunks.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        causal = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
         trunks = attend(q[layout.trunks], k[layout.trunks], v[layout.trunks], causal)
         branches = attend(q[layout.branches], layout.by_branch(k), layout.by_branch(v), layout.sees)
         mixed = torch.cat((trunks.reshape(-1, width), branches.reshape(-1, width)))[layout.back]
@@ -106,10 +106,12 @@ class Block(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention of q, k, v [rows, length, heads, head_width]; written out, since it is twice as fast on a CPU here."""
-    scores = torch.einsum("rqhd,rkhd->rhqk", q, k) / math.sqrt(q.shape[-1])
-    scores = scores.masked_fill(~mask, -1e9)
-    return torch.einsum("rhqk,rkhd->rqhd", scores.softmax(-1).to(v.dtype), v)
+    """Attention of q, k, v [rows, length, heads, head_width]; `mask` [rows or 1, 1, queries, keys] is true where seen.
+
+    PyTorch's own kernel in 32 bits: half as fast again as written out, and bfloat16 is slow where a CPU lacks it.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
 class Model(nn.Module):

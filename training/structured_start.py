@@ -13,26 +13,32 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from training.conversation import END
 from training.model import Block, Model
 from training.tokenizer import SPACE, canonical, listed
 
 CONSTANT = 0
 SPACED, CAPITAL = 1, 2
-IDENTITY = range(3, 64)
+CLOSES = 3  # the end of a turn
+IDENTITY = range(4, 64)
 MEANING = range(64, 128)
 PREVIOUS = range(128, 192)
 BAG = range(192, 256)
 
 Z = 0.1  # scale of an identity dimension
-SLOW = 0.008  # rotary frequencies below this hardly turn within a prompt: content may live there
+DEPTH = 8.0  # logits that a place outside a window lacks
+REACH = 1000  # distances in tokens for which windows are fitted
+CONSTANT_SEEN = 4.0  # the constant dimension after the first norm, about
+SLOW = 0.0015  # rotary frequencies below this hardly turn within a prompt: content may live there
 
 # Heads by task; training supervises the last two groups (`train.py`).
 PREVIOUS_HEADS = (0, 1)
 NEAR_BAG_HEADS = (2, 3)
 WIDE_BAG_HEADS = (4, 5)
+NEAR, WIDE = 8, 14  # tokens that a bag of words takes in
 COPY_HEADS = (0, 1, 2)
 REQUEST_HEADS = slice(3, 5)
-CHOICE_HEADS = slice(0, 3)
+CHOICE_HEADS = slice(0, 4)
 REQUEST_LAYER, CHOICE_LAYER = 1, 2
 
 
@@ -46,7 +52,8 @@ def lay_out(model: Model, tokenizer: Tokenizer, vectors: Tensor, seed: int) -> N
             block.down.weight.mul_(0.15)  # type: ignore[operator, union-attr]
         _Heads(model, 0).neighbourhood()
         _Heads(model, 1).copying(random)
-        _Heads(model, 2).choosing(random)
+        quote = model.embedding.weight[tokenizer.token_to_id(SPACE + '"'), IDENTITY.start : IDENTITY.stop]
+        _Heads(model, 2).choosing(random, quote / quote.norm())
 
 
 def _embed(model: Model, tokenizer: Tokenizer, vectors: Tensor, random: torch.Generator) -> None:
@@ -62,6 +69,7 @@ def _embed(model: Model, tokenizer: Tokenizer, vectors: Tensor, random: torch.Ge
         if name not in identities:
             identities[name] = torch.randn(len(IDENTITY), generator=random) * Z
         table[index, IDENTITY.start : IDENTITY.stop] = identities[name]
+        table[index, CLOSES] = 6 * Z if token == END else 0.0
         table[index, SPACED] = (2 if token.startswith(SPACE) else -2) * Z
         table[index, CAPITAL] = (2 if token.removeprefix(SPACE)[:1].isupper() else -2) * Z
 
@@ -86,36 +94,41 @@ class _Heads:
             query, key = self._distance({0: 1.0, 1: 1.0, 2: 0.7}, 1, 2.0)
             moved = what[turn * self.width : (turn + 1) * self.width]
             self._write(head, query, key, moved, [dim + PREVIOUS.start for dim in moved], 0.75 * Z)
-        near = ({2: 1.0, 3: 1.0}, 5, 0.9, 1.0 * Z)
-        wide = ({3: 1.0, 4: 1.0}, 12, 0.9, 0.8 * Z)
-        for heads, (pairs, centre, sharpness, loudness) in ((NEAR_BAG_HEADS, near), (WIDE_BAG_HEADS, wide)):
+        for heads, tokens in ((NEAR_BAG_HEADS, NEAR), (WIDE_BAG_HEADS, WIDE)):
+            query, key = self._window(tokens)
             for turn, head in enumerate(heads):
-                query, key = self._distance(pairs, centre, sharpness)
                 moved = list(MEANING)[turn * self.width : (turn + 1) * self.width]
-                self._write(head, query, key, moved, [dim + BAG.start - MEANING.start for dim in moved], loudness)
+                self._write(head, query, key, moved, [dim + BAG.start - MEANING.start for dim in moved], 2 * Z)
 
     def copying(self, random: torch.Generator) -> None:
         """Induction heads (attend to what once followed this token, and copy it), and heads that carry the request."""
         shuffled = [IDENTITY[index] for index in torch.randperm(len(IDENTITY), generator=random).tolist()]
         what = [CAPITAL, *IDENTITY]
+        part = math.ceil(len(what) / len(COPY_HEADS))
         for turn, head in enumerate(COPY_HEADS):
             asked = shuffled[turn * len(self.slow) : (turn + 1) * len(self.slow)]
             query, key = self._match(asked, [dim + PREVIOUS.start for dim in asked], 2.0)
-            moved = what[turn * 21 : (turn + 1) * 21]
+            moved = what[turn * part : (turn + 1) * part]
             self._write(head, query, key, moved, moved, 3 * Z)
+        query, key = self._last_close()
         for turn, head in enumerate(range(REQUEST_HEADS.start, REQUEST_HEADS.stop)):
             moved = list(BAG)[turn * self.width : (turn + 1) * self.width]
-            self._write(head, None, None, moved, moved, 2 * Z)
+            self._write(head, query, key, moved, [dim - BAG.start + MEANING.start for dim in moved], 6 * Z)
 
-    def choosing(self, random: torch.Generator) -> None:
+    def choosing(self, random: torch.Generator, quote: Tensor) -> None:
         """Heads that compare the request's words with those around each name, and copy the name's first piece."""
         shuffled = [BAG[index] for index in torch.randperm(len(BAG), generator=random).tolist()]
         what = [CAPITAL, *IDENTITY]
+        part = math.ceil(len(what) / (CHOICE_HEADS.stop - CHOICE_HEADS.start))
+        *slots, marks = self.slow
         for turn, head in enumerate(range(CHOICE_HEADS.start, CHOICE_HEADS.stop)):
-            asked = shuffled[turn * len(self.slow) : (turn + 1) * len(self.slow)]
-            query, key = self._match(asked, asked, 1.6)
+            asked = shuffled[turn * len(slots) : (turn + 1) * len(slots)]
+            query, key = self._match([dim - BAG.start + MEANING.start for dim in asked], asked, 2.0)
+            query[marks, CONSTANT] = 2.5
+            key[marks, PREVIOUS.start + IDENTITY.start : PREVIOUS.start + IDENTITY.stop] = 2.5 * quote
+            key[marks, PREVIOUS.start + SPACED] = 1.0
             noise = torch.randn(2, *query.shape, generator=random) * 0.02
-            moved = what[turn * 21 : (turn + 1) * 21]
+            moved = what[turn * part : (turn + 1) * part]
             self._write(head, query + noise[0], key + noise[1], moved, moved, 3 * Z)
 
     def _distance(self, pairs: dict[int, float], centre: int, sharpness: float) -> tuple[Tensor, Tensor]:
@@ -126,6 +139,43 @@ class _Heads:
             key[2 * pair, CONSTANT] = sharpness * weight
             query[2 * pair, CONSTANT] = sharpness * weight * math.cos(turned)
             query[2 * pair + 1, CONSTANT] = sharpness * weight * math.sin(turned)
+        return query, key
+
+    def _window(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Query and key that attend alike to the last `tokens` places and hardly to any before, whatever they hold."""
+        reach = torch.arange(REACH).double()
+        weight = torch.where(
+            reach < tokens, 20.0, torch.where(reach < tokens + 4, 0.0, torch.where(reach < 60, 2.0, 0.3))
+        )
+        return self._fall(torch.where(reach < tokens, 0.0, -DEPTH), weight)
+
+    def _last_close(self) -> tuple[Tensor, Tensor]:
+        """Query and key that attend to the last end of a turn: ends attract, the more the nearer."""
+        reach = torch.arange(REACH).double()
+        query, key = self._fall((-0.4 * reach).clamp(min=-DEPTH), torch.where(reach < 60, 5.0, 0.3))
+        slot = self.slow[-1]
+        query[slot, CONSTANT], key[slot, CLOSES] = 1.7, 1.7
+        return query, key
+
+    def _fall(self, wanted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Query and key whose product is the logit `wanted` at each distance, by least squares over the rotary pairs.
+
+        Where -DEPTH is wanted, lower is as good. Inside a window 0 is wanted, since the constant that carries the
+        product is not the same at all tokens.
+        """
+        turned = torch.arange(REACH).double()[:, None] * torch.tensor(self.frequencies, dtype=torch.double)
+        waves = torch.cat((turned.cos(), turned.sin()), 1)
+        ridge = 1e-4 * torch.eye(waves.shape[1], dtype=torch.double)
+        wanted, weight = wanted.double(), weight.double()
+        low = wanted <= -DEPTH
+        for _ in range(60):
+            found = torch.linalg.solve(waves.T @ (waves * weight[:, None]) + ridge, waves.T @ (weight * wanted))
+            wanted = torch.where(low, (waves @ found).clamp(max=-DEPTH), wanted)
+        even, odd = found.float().view(2, -1) * math.sqrt(self.width) / CONSTANT_SEEN**2
+        query, key = torch.zeros(self.width, self.dimensions), torch.zeros(self.width, self.dimensions)
+        loud = 1.5
+        key[0::2, CONSTANT] = loud
+        query[0::2, CONSTANT], query[1::2, CONSTANT] = even / loud, -odd / loud
         return query, key
 
     def _match(self, asked: list[int], offered: list[int], sharpness: float) -> tuple[Tensor, Tensor]:

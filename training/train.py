@@ -38,7 +38,7 @@ class Plan:
     """Everything that decides the result."""
 
     seed: int = 1
-    steps: int = 1300
+    steps: int = 2800
     tokens: int = 2400  # of a worker's batch
     workers: int = 2
     rate: float = 1.3e-3
@@ -47,7 +47,7 @@ class Plan:
     choice: float = 0.5  # weight of the attention loss on choosing
     request: float = 0.3  # weight of the attention loss on carrying the request
     supervised: int = 2000  # step from which attention is left alone
-    vector_steps: int = 1000
+    vector_steps: int = 2000
     corpus: int = 6000
     skew: float = 1.0
     fine: bool = False  # a fine-tuning run: no warming up of the data, no structured start
@@ -182,12 +182,11 @@ class Trainer:
         plan, model = self.plan, self.model
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(plan, self.step) * group["share"]
-        with torch.autocast("cpu", torch.bfloat16):
-            streams = model.streams(batch.ids, batch.layout)
-            counted = batch.weights.nonzero().squeeze(1)
-            target, weight = batch.ids[counted], batch.weights[counted]
-            logits = model.logits(streams[-1][counted - 1])
-        each = F.cross_entropy(logits.float(), target, reduction="none")
+        streams = model.streams(batch.ids, batch.layout)
+        counted = batch.weights.nonzero().squeeze(1)
+        target, weight = batch.ids[counted], batch.weights[counted]
+        logits = model.logits(streams[-1][counted - 1])
+        each = F.cross_entropy(logits, target, reduction="none")
         loss = (each * weight).sum() / weight.sum()
         result = {"answer": loss.item()}
         supervision = max(0.0, 1 - self.step / plan.supervised)

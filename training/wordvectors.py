@@ -37,14 +37,14 @@ class Pair:
         """A request, a description with its name, and what marks two pairs as the same kind."""
         r, g = self.random, self.generator
         shape = r.random()
-        if shape < 0.7:
+        if shape < 0.65:
             kind = g._any_kind()
             tool = g.tool(kind, 0.1, set())
             name = tool.name.replace("_", " ").replace("-", " ")
             about = tool.description if tool.description and r.random() < 0.6 else f"{name} {tool.description}"
             request, _ = g.request(kind)
             return request, about, kind.name
-        if shape < 0.9:
+        if shape < 0.85:
             noun, verb = r.choice(g.data.nouns), r.choice(g.data.verbs)
             return f"{r.choice(verb)} {r.choice(noun)}", f"{r.choice(verb)} {r.choice(noun)}", f"{verb[0]} {noun[0]}"
         words = [g._word() for _ in range(r.randint(1, 5))]
