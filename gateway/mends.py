@@ -69,10 +69,30 @@ def write_out_empty_inputs(body: Body) -> Body:
     return body if mended == messages else {**body, "messages": mended}
 
 
+def narrow_tool_choice(body: Body) -> Body:
+    """Offer a named tool alone and require a call, and offer no tools where none may be called.
+
+    llama.cpp takes a named choice for "auto", and with "none" it still shows the model its tools and gives the call
+    that follows back as text.
+    """
+    choice = body.get("tool_choice")
+    if choice == "none" or _kind(choice) == "none":
+        return {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
+    named = _tool_name(choice)
+    only = [tool for tool in body.get("tools") or () if _tool_name(tool) == named]
+    if not isinstance(choice, Mapping) or named is None or not only:
+        return body
+    # The rest of an Anthropic choice stays: it may forbid parallel calls.
+    rest = {key: value for key, value in choice.items() if key not in ("type", "name")}
+    required = {**rest, "type": "any"} if _kind(choice) == "tool" else "required"
+    return {**body, "tools": only, "tool_choice": required}
+
+
 MENDS: tuple[Mend, ...] = (
     Mend("system-messages", "a system message inside a conversation joins the turn before it", fold_system_messages),
     Mend("refused-parameters", "parameters that local servers refuse are left out", drop_refused_parameters),
     Mend("thinking-blocks", "thinking of earlier turns is left out", drop_thinking_blocks),
+    Mend("tool-choice", "a named tool is offered alone; where none may be called, none is offered", narrow_tool_choice),
     Mend("empty-inputs", "tool calls without arguments get an empty object", write_out_empty_inputs),
 )
 
@@ -172,6 +192,15 @@ def _with_arguments(call: Any) -> Any:
     if not isinstance(function, Mapping) or function.get("arguments") not in (None, ""):
         return call
     return {**call, "function": {**function, "arguments": "{}"}}
+
+
+def _tool_name(tool: Any) -> str | None:
+    """The name of a tool, or of the tool that is chosen, in either format."""
+    if not isinstance(tool, Mapping):
+        return None
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else tool.get("name")
+    return name if isinstance(name, str) else None
 
 
 def _kind(part: Any) -> object:

@@ -15,13 +15,14 @@ from typing import Any
 import httpx
 
 CHILD = """
-import json, sys, xllamacpp
+import json, sys, time, xllamacpp
 p = xllamacpp.CommonParams()
 p.model.path, p.n_parallel, p.port, p.n_ctx = sys.argv[1], int(sys.argv[2]), 0, 4096 * int(sys.argv[2])
 p.cpuparams.n_threads, p.use_jinja, p.warmup, p.ui = int(sys.argv[3]), True, False, False
 p.cache_ram_mib = p.verbosity = 0
+began = time.perf_counter()
 server = xllamacpp.Server(p)
-print(json.dumps({"url": server.listening_address}), flush=True)
+print(json.dumps({"url": server.listening_address, "seconds": time.perf_counter() - began}), flush=True)
 sys.stdin.read()
 """
 CALL = '<tool_call>\n{"name": "'
@@ -30,8 +31,8 @@ CALL = '<tool_call>\n{"name": "'
 class Served:
     """One running server. `ask` is what any OpenAI client does; `probabilities` reads the model itself."""
 
-    def __init__(self, url: str, load_seconds: float) -> None:
-        self.load_seconds = load_seconds
+    def __init__(self, url: str) -> None:
+        self.load_seconds = 0.0  # from llama.cpp's start to its first healthy answer; Python's start is not in it
         self.client = httpx.Client(base_url=url, timeout=60)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
@@ -86,23 +87,19 @@ class Served:
 @contextmanager
 def serve(model: Path, slots: int = 1, threads: int = 1) -> Iterator[Served]:
     """The model behind a server in a child process, which ends with this block (and with this process)."""
-    began = time.perf_counter()
     command = [sys.executable, "-P", "-c", CHILD, str(model), str(slots), str(threads)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert child.stdin is not None  # noqa: S101
     assert child.stdout is not None  # noqa: S101
     try:
-        url = ""
-        for line in child.stdout:
-            if line.startswith(b'{"url"'):
-                url = json.loads(line)["url"]
-                break
-        if not url:
+        told = next((json.loads(line) for line in child.stdout if line.startswith(b'{"url"')), None)
+        if told is None:
             raise RuntimeError(f"llama.cpp did not load {model}")
-        server = Served(url, time.perf_counter() - began)
+        began = time.perf_counter()
+        server = Served(told["url"])
         with server.client:
             _wait(server)
-            server.load_seconds = time.perf_counter() - began
+            server.load_seconds = told["seconds"] + time.perf_counter() - began
             yield server
     finally:
         child.stdin.close()

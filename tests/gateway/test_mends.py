@@ -9,6 +9,7 @@ from gateway.mends import (
     drop_thinking_blocks,
     fold_system_messages,
     mended,
+    narrow_tool_choice,
     write_out_empty_inputs,
 )
 
@@ -139,3 +140,34 @@ def test_all_mends_together() -> None:
     body = {**CLEAN, "thinking": {"type": "enabled"}, "messages": [user("q"), system("note")]}
     assert mended(body) == {**CLEAN, "messages": [user(NOTE, "q")]}
     assert len({mend.name for mend in MENDS}) == len(MENDS)
+
+
+OPENAI = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("a", "b")]
+ANTHROPIC = [{"name": name, "input_schema": {}} for name in ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            {"tools": OPENAI, "tool_choice": {"type": "function", "function": {"name": "b"}}},
+            {"tools": OPENAI[1:], "tool_choice": "required"},
+        ),
+        (
+            {"tools": ANTHROPIC, "tool_choice": {"type": "tool", "name": "b", "disable_parallel_tool_use": True}},
+            {"tools": ANTHROPIC[1:], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}},
+        ),
+        ({"tools": OPENAI, "tool_choice": "none"}, {}),
+        ({"tools": ANTHROPIC, "tool_choice": {"type": "none"}}, {}),
+    ],
+)
+def test_a_named_tool_is_offered_alone_and_none_where_none_may_be_called(
+    body: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert narrow_tool_choice({"messages": [], **body}) == {"messages": [], **expected}
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "any"}, {"type": "tool", "name": "c"}, None, 7, []])
+def test_any_other_tool_choice_goes_on_as_it_is(choice: Any) -> None:
+    body = {"tools": ANTHROPIC, "tool_choice": choice}
+    assert narrow_tool_choice(body) is body

@@ -101,6 +101,34 @@ def test_the_anthropic_format_calls_a_tool(client: httpx.Client, stream: bool) -
     assert set(given) == {"city"}
 
 
+BOTH = ("get_weather", "send_letter")
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_named_tool_is_called_in_both_formats(client: httpx.Client, name: str) -> None:
+    """Also where the model would choose the other one: llama.cpp itself takes a named choice for "auto"."""
+    letter = json.loads(json.dumps(OPENAI_TOOLS[0]).replace("get_weather", "send_letter"))
+    body = openai(tools=[*OPENAI_TOOLS, letter], tool_choice={"type": "function", "function": {"name": name}})
+    answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+    assert [call["function"]["name"] for call in answer["choices"][0]["message"]["tool_calls"]] == [name]
+    tools = [*ANTHROPIC_TOOLS, ANTHROPIC_TOOLS[0] | {"name": "send_letter"}]
+    body = anthropic(tools=tools, tool_choice={"type": "tool", "name": name})
+    content = client.post("/v1/messages", json=body).raise_for_status().json()["content"]
+    assert [block["name"] for block in content if block["type"] == "tool_use"] == [name]
+
+
+def test_where_no_tool_may_be_called_the_answer_is_words_in_both_formats(client: httpx.Client) -> None:
+    body = openai(tools=OPENAI_TOOLS, tool_choice="none")
+    message = client.post("/v1/chat/completions", json=body).raise_for_status().json()["choices"][0]["message"]
+    assert message["content"]
+    assert "tool_call" not in message["content"]
+    assert not message.get("tool_calls")
+    body = anthropic(tools=ANTHROPIC_TOOLS, tool_choice={"type": "none"})
+    content = client.post("/v1/messages", json=body).raise_for_status().json()["content"]
+    assert [block["type"] for block in content] == ["text"]
+    assert "tool_call" not in content[0]["text"]
+
+
 def decoded(gateway: LiveGateway) -> float:
     """How many prompt tokens llama.cpp has taken in so far, by its own count."""
     with gateway.environment():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,20 @@ def test_a_greeting_is_answered_in_words_that_end_by_themselves(balanced: Served
     answer = balanced.ask(evaluate.user("Hello!"), [])
     assert answer["finish_reason"] == "stop"
     assert answer["message"]["content"]
+
+
+def test_slots_in_parallel_choose_as_one_alone(balanced: Served) -> None:
+    requests = [entry["ask"] for entry in evaluate.load("five_tools.yaml")["requests"][::8]]
+
+    def chosen(server: Served, ask: str) -> list[str]:
+        calls = server.ask(evaluate.user(ask), TOOLS, tool_choice="required")["message"].get("tool_calls") or []
+        return [call["function"]["name"] for call in calls]
+
+    alone = [chosen(balanced, ask) for ask in requests]
+    with serve(builtin.BALANCED, slots=4) as server, ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda ask: chosen(server, ask), requests))
+    assert together == alone
+    assert len({name for names in alone for name in names}) > 2
 
 
 @pytest.mark.slow
