@@ -20,6 +20,7 @@ class Reason(StrEnum):
     BLOCKED = "key_blocked"
     EXPIRED = "key_expired"
     MODEL = "model_not_allowed"
+    UNKNOWN_MODEL = "model_not_found"
     BUDGET = "budget_exceeded"
     TOKENS = "token_budget_exceeded"
     REQUEST_RATE = "too_many_requests"

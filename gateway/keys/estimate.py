@@ -32,6 +32,17 @@ ANSWER_LIMITS = (
 )
 _COPIES = ("n", "best_of", "n_cmpl", "num_return_sequences")
 _IMAGES = {"image", "image_url", "input_image", "image_file"}
+# The names of rates in LiteLLM's table, each with endings for long prompts and priority. Some models speak or draw
+# without being asked to, so what they may write counts by its dearest kind.
+_IN = ("input_cost_per_token", "cache_creation_input_token_cost")
+_IN_MEDIA = ("input_cost_per_audio_token", "input_cost_per_image_token", "input_cost_per_video_token")
+_OUT = (
+    "output_cost_per_token",
+    "output_cost_per_reasoning_token",
+    "output_cost_per_audio_token",
+    "output_cost_per_image_token",
+    "output_cost_per_video_token",
+)
 _FILES = {
     "file",
     "input_file",
@@ -112,7 +123,9 @@ def bound(body: Mapping[str, Any], *, embedding: bool = False) -> Bound:
     if counter.unmeasured or body.get("previous_response_id") or body.get("conversation") or body.get("container"):
         prompt = None
     answer = 0 if embedding else _answer(body)
-    copies = max([1, *(_positive(body.get(name)) or 1 for name in _COPIES)])
+    # Plain completions answer each of several prompts; a list of numbers is one prompt, as tokens.
+    prompts = sum(1 for text in _list(body.get("prompt")) if not isinstance(text, int)) or 1
+    copies = prompts * max([1, *(_positive(body.get(name)) or 1 for name in _COPIES)])
     guess = size // BYTES_PER_TOKEN + 1_000 * counter.images
     return Bound(
         prompt=prompt,
@@ -165,20 +178,20 @@ def price_of(info: Mapping[str, Any], *, found: Bound) -> Price | None:
     """
     rates_in, rates_out = [], []
     for name, value in info.items():
+        if "cost" not in name or "batch" in name or "flex" in name:
+            continue
         rate = _rate(value)
-        if rate is None or "batch" in name or "flex" in name:
+        if rate is None:
             continue
         if "priority" in name and "service_tier" not in found.premium:
             continue
         above = _above(name)
         if above is not None and found.prompt is not None and found.prompt <= above:
             continue
-        if name.startswith(("input_cost_per_token", "cache_creation_input_token_cost")):
+        if name.startswith(_IN) or (found.media and name.startswith(_IN_MEDIA)):
             rates_in.append(rate)
-        elif name.startswith(("output_cost_per_token", "output_cost_per_reasoning_token")):
+        elif name.startswith(_OUT):
             rates_out.append(rate)
-        elif name.startswith(("input_cost_per_audio_token", "input_cost_per_image_token")) and found.media:
-            rates_in.append(rate)
     for tier in _list(info.get("tiered_pricing")):
         rates_in += [
             rate for name, value in tier.items() if name.startswith("input") and (rate := _rate(value)) is not None

@@ -19,7 +19,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
 from gateway.keys import estimate, refusals
-from gateway.keys.admission import Ask, Price, Reason
+from gateway.keys.admission import Ask, Price, Reason, matches
 from gateway.keys.ledger import Ledger
 from gateway.keys.routes import ACCOUNTED, ANTHROPIC, client_name, is_open
 from gateway.keys.store import Call, Refused, StoreUnavailable, Usage
@@ -32,10 +32,29 @@ UNKNOWN_PRICE = "TOOLKIT_UNKNOWN_PRICE"
 REPORT_SECONDS = 5.0
 LONGEST_NAME = 255
 KEY_ID = "toolkit_key_id"
+PATTERNS = "toolkit_models"
 REFUSAL = "toolkit_refusal"
 LOCAL_PROVIDERS = {"hosted_vllm", "ollama_chat", "lm_studio"}
-# The operator's configuration may set these; a request that did could pick what answers past the estimate.
-_OPERATOR_ONLY = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list")
+FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+# LiteLLM takes these from any body; a request that sets one could pick what answers, how often it is asked, or how
+# long the answer is, past the estimate.
+_OPERATOR_ONLY = (
+    *FALLBACKS,
+    "model_list",
+    "user_config",
+    "router_settings_override",
+    "specific_deployment",
+    "custom_llm_provider",
+    "api_base",
+    "base_url",
+    "api_key",
+    "num_retries",
+    "max_retries",
+    "retry_policy",
+    "model_group_retry_policy",
+    "additional_drop_params",
+    "extra_body",
+)
 
 # A caller's `no-log` would keep a request out of the accounts.
 litellm.global_disable_no_log_param = True
@@ -70,7 +89,8 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
         return _caller(api_key, path, {REFUSAL: found})
     if not is_open(method, path):
         raise ProxyException(f"The route {path} is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 403)
-    return _caller(api_key, path, {KEY_ID: found.id}, name=found.name, models=_allowed(found.models))
+    known = {KEY_ID: found.id, PATTERNS: found.models}
+    return _caller(api_key, path, known, name=found.name, models=list(_allowed(_router(), found.models)))
 
 
 @dataclass
@@ -125,7 +145,8 @@ class KeyHooks(CustomLogger):
             client=client_name((sent.get("headers") or {}).get("user-agent", "")),
             streamed=bool(data.get("stream")),
         )
-        ask = _ask(model, found)
+        patterns = tuple(known[PATTERNS])
+        ask = _ask(model, found, patterns)
         try:
             if isinstance(ask, Reason):
                 reason = ask
@@ -141,6 +162,8 @@ class KeyHooks(CustomLogger):
         limit = result.answer
         if limit is not None and limit != found.answer:
             estimate.limit_answer(data, limit, field="max_output_tokens" if call_type == "aresponses" else "max_tokens")
+        if patterns:  # the operator's fallbacks, less those that this key may not use
+            data.update((kind, _fallbacks(_router(), kind, patterns)) for kind in FALLBACKS)
         return data
 
     async def async_post_call_streaming_iterator_hook(
@@ -222,23 +245,33 @@ def _caller(
     )
 
 
-def _allowed(patterns: tuple[str, ...]) -> list[str]:
+def _router() -> Any:
+    from litellm.proxy.proxy_server import llm_router
+
+    return llm_router
+
+
+@lru_cache(maxsize=4096)
+def _allowed(router: Any, patterns: tuple[str, ...]) -> tuple[str, ...]:
     """The names a key sees in the list of models; the patterns themselves are checked at admission."""
-    from litellm.proxy.proxy_server import llm_router
-
-    from gateway.keys.admission import matches
-
-    if not patterns or llm_router is None:
-        return []
-    return [name for name in llm_router.get_model_names() if matches(name, patterns)] or ["none"]
+    if not patterns or router is None:
+        return ()
+    return tuple(name for name in router.get_model_names() if matches(name, patterns)) or ("none",)
 
 
-def _ask(model: str, found: estimate.Bound) -> Ask | Reason:
-    from litellm.proxy.proxy_server import llm_router
+def _fallbacks(router: Any, kind: str, patterns: tuple[str, ...]) -> list[dict[str, list[str]]]:
+    """The operator's fallbacks of one kind, as a key with these patterns may use them."""
+    entries = [entry for given in getattr(router, kind, None) or [] for entry in given.items()]
+    usable = [(source, [name for name in names if matches(name, patterns)]) for source, names in entries]
+    return [{source: names} for source, names in usable if names]
 
+
+def _ask(model: str, found: estimate.Bound, patterns: tuple[str, ...]) -> Ask | Reason:
+    if not matches(model, patterns):
+        return Reason.MODEL
+    router, offers = _router(), []
     free = os.environ.get(UNKNOWN_PRICE) == "free"
-    offers = []
-    for info, local in _deployments(llm_router, model) if llm_router is not None else ():
+    for info, local in _deployments(router, model, patterns) if router is not None else ():
         price = estimate.price_of(info, found=found)
         if price is None and not free:
             return Reason.UNPRICED
@@ -247,13 +280,15 @@ def _ask(model: str, found: estimate.Bound) -> Ask | Reason:
                 price or Price(0, 0), info.get("max_input_tokens"), info.get("max_output_tokens"), local=local
             )
         )
+    if not offers:  # LiteLLM would take some of these names apart (`a,b`), or look them up elsewhere
+        return Reason.UNKNOWN_MODEL
     if (found.provider_tools or found.premium) and any(offer.price and offer.price.output for offer in offers):
         return Reason.UNBOUNDED
     return estimate.ask(found, offers) or Reason.UNBOUNDED
 
 
 @lru_cache(maxsize=4096)
-def _deployments(router: Any, model: str) -> tuple[tuple[dict[str, Any], bool], ...]:
+def _deployments(router: Any, model: str, patterns: tuple[str, ...]) -> tuple[tuple[dict[str, Any], bool], ...]:
     """Price and limits of everything that may answer a request for `model`: its deployments and its fallbacks'.
 
     Looked up once: without a database of its own, LiteLLM changes its models only with its process.
@@ -275,11 +310,11 @@ def _deployments(router: Any, model: str) -> tuple[tuple[dict[str, Any], bool], 
                 table = router.get_deployment_model_info(str(info.get("id", "")), served)
                 info = {**(table or {}), **info}
             found.append((info, local))
-        for kind in ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks"):
-            for entry in getattr(router, kind, None) or []:
-                for source, targets in entry.items():
+        for kind in FALLBACKS:
+            for entry in _fallbacks(router, kind, patterns):
+                for source, names in entry.items():
                     if source in (name, "*"):
-                        waiting.extend(target for target in targets if isinstance(target, str))
+                        waiting.extend(names)
     return tuple(found)
 
 

@@ -42,6 +42,11 @@ def sentence(refused: Refused, *, model: str = "", now: int) -> str:
             f"The key {name} may not use the model {model}; it may use {', '.join(key.models)}. "
             f"`toolkit keys update {name} --models {model or 'NAME'}` changes that."
         )
+    if reason is Reason.UNKNOWN_MODEL:
+        return (
+            f"This gateway serves no model named {model}. `GET /v1/models` lists those that the key {name} may use; "
+            "`toolkit gateway status` shows where each of them runs."
+        )
     if reason is Reason.BUDGET:
         left = max(0, (key.purse.nano or 0))
         return (

@@ -83,6 +83,12 @@ def test_the_longest_of_the_limits_and_the_most_copies_count() -> None:
     assert bound({"input": "x", "max_output_tokens": 7}).answer == 7
 
 
+def test_each_of_several_prompts_is_answered() -> None:
+    assert bound({"prompt": ["one", "two", "three"], "n": 2, "max_tokens": 10}).copies == 6
+    assert bound({"prompt": [[1, 2], [3]]}).copies == 2
+    assert bound({"prompt": "one"}).copies == bound({"prompt": [1, 2, 3]}).copies == bound({"prompt": []}).copies == 1
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -168,6 +174,8 @@ def test_prices_of_long_prompts_priority_and_media_count_where_they_can_apply() 
     assert price_of(info, found=hurried) == Price(9_000_000_000, 20_000_000_000)
     heard = bound({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x"}}]}]})
     assert price_of(info, found=heard) == Price(40_000_000_000, 20_000_000_000)
+    speaks = {**info, "output_cost_per_audio_token": 8e-05}
+    assert price_of(speaks, found=short) == Price(3_750_000_000, 80_000_000_000)
     assert price_of({"input_cost_per_token": 0, "output_cost_per_token": 0}, found=short) == Price(0, 0)
     assert price_of({"max_tokens": 5}, found=short) is None
 

@@ -171,6 +171,29 @@ def test_a_fallback_from_a_free_to_a_paid_model_obeys_the_budget(gateway: Gatewa
 
 
 @pytest.mark.parametrize("path", FORMATS)
+def test_a_fallback_that_the_key_may_not_use_is_never_taken(gateway: Gateway, path: str) -> None:
+    name = f"narrow{path.replace('/', '-')}"
+    body = {"model": "free-then-paid", **FORMATS[path]}
+    before = gateway.upstream.counts()["counts"].get("echo", 0)
+    with client(gateway, name, budget_nano=DOLLAR, models=["free*"]) as http:
+        assert http.post(path, json=body).status_code == 500
+        assert gateway.settled(name).spent_nano == 0
+        assert gateway.rows(name)[0].state == "released"
+        assert gateway.upstream.counts()["counts"].get("echo", 0) == before
+        gateway.store.update(name, models=["free*", "echo"])
+        assert http.post(path, json=body).status_code == 200
+    assert gateway.settled(name).spent_nano == 50 * TOKEN
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_a_model_that_nobody_serves_is_refused_by_its_name(gateway: Gateway, path: str) -> None:
+    with client(gateway, f"nobody{path.replace('/', '-')}") as http:
+        answer = http.post(path, json={"model": "ech", **FORMATS[path]})
+    assert answer.status_code == 422
+    assert "serves no model named ech." in message(answer)
+
+
+@pytest.mark.parametrize("path", FORMATS)
 def test_a_request_that_the_upstream_fails_is_released(gateway: Gateway, path: str) -> None:
     name = f"fails{path.replace('/', '-')}"
     with client(gateway, name, budget_nano=DOLLAR) as http:
@@ -238,15 +261,28 @@ def test_the_same_call_id_is_not_admitted_twice(gateway: Gateway) -> None:
         {"mock_response": "free lunch"},
         {"metadata": {"no-log": True}},
         {"litellm_params": {"no-log": True}},
+        {"model": "echo,echo"},
+        {"model": "free,echo"},
+        {"model": "hosted_vllm/echo"},
+        {"model": "hosted_vllm/echo", "api_key": "the caller's own"},
+        {"model": "fails", "router_settings_override": {"fallbacks": [{"fails": ["echo"]}]}},
+        {"model": "fails", "num_retries": 2},
+        {"model": "fails", "retry_policy": {"InternalServerErrorRetries": 2}},
+        {"additional_drop_params": ["max_tokens"]},
+        {"extra_body": {"max_tokens": 35}},
     ],
     ids=json.dumps,
 )
 def test_no_field_of_a_request_gets_around_the_accounting(gateway: Gateway, extra: dict[str, Any]) -> None:
     name = f"sly-{abs(hash(json.dumps(extra))) % 10**8}"
+    before = gateway.upstream.counts()["counts"]
     with client(gateway, name, budget_nano=DOLLAR) as http:
         body = {"model": "echo", "messages": HI, "max_tokens": 30, **extra}
         answer = http.post("/v1/chat/completions", json=body)
     paid = gateway.settled(name).spent_nano
+    after = gateway.upstream.counts()["counts"]
+    assert after["requests"] - before.get("requests", 0) <= 1
+    assert paid == (after.get("billed_tokens", 0) - before.get("billed_tokens", 0)) * TOKEN
     assert (answer.status_code == 200 and paid == 50 * TOKEN) or (answer.status_code >= 400 and paid == 0)
 
 
