@@ -14,10 +14,15 @@ Run = Callable[[Executable, Mapping[str, Any]], Any]
 
 
 class Prepared:
-    """The statements of one engine. A statement always comes with the same names of parameters."""
+    """The statements of one engine. A statement always comes with the same names of parameters.
 
-    def __init__(self, engine: Engine) -> None:
+    With `one_thread`, the caller promises to come from one thread only: then all run on one connection that is kept,
+    since taking one from the pool and giving it back costs as much as a statement.
+    """
+
+    def __init__(self, engine: Engine, *, one_thread: bool = False) -> None:
         self._engine = engine
+        self._kept = engine.raw_connection() if one_thread else None
         self._sqlite = engine.dialect.name == "sqlite"
         self._compiled: dict[Executable, tuple[str, list[str] | None, dict[str, Any]]] = {}
 
@@ -27,7 +32,7 @@ class Prepared:
 
         Committed at the end, rolled back on an exception, which is the driver's own.
         """
-        connection = self._engine.raw_connection()
+        connection = self._kept or self._engine.raw_connection()
         try:
             cursor = connection.cursor()
             if self._sqlite and write:
@@ -43,12 +48,18 @@ class Prepared:
 
             try:
                 yield run
+                connection.commit()
             except BaseException:
                 connection.rollback()
                 raise
-            connection.commit()
         finally:
-            connection.close()
+            if connection is not self._kept:
+                connection.close()
+
+    def close(self) -> None:
+        """Give the connection back that was kept."""
+        if self._kept is not None:
+            self._kept.close()
 
     def _of(self, statement: Executable, parameters: Mapping[str, Any]) -> tuple[str, list[str] | None, dict[str, Any]]:
         known = self._compiled.get(statement)

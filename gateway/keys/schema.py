@@ -120,7 +120,6 @@ requests = Table(
     CheckConstraint("state in ('open', 'settled', 'released', 'lost')", name="requests_state"),
 )
 Index("requests_key_time", requests.c.key_id, requests.c.admitted_at)
-Index("requests_ended", requests.c.ended_at)
 Index(
     "requests_open",
     requests.c.owner_id,

@@ -181,22 +181,26 @@ def open_store(url: str, *, clock: Callable[[], int] = now_ms) -> "KeyStore":
 
 
 def open_instant(url: str, *, clock: Callable[[], int] = now_ms) -> "KeyStore | None":
-    """A second door to an SQLite store that is open: it never waits. None for Postgres, where every step may.
+    """A second door to an SQLite store that is open, for one thread: it never waits. None for Postgres, where every
+    step may.
 
     A step that another process holds up raises StoreBusy at once, having done nothing.
     """
     if make_url(url).get_backend_name() != "sqlite":
         return None
-    return KeyStore(_engine(url, wait=0.0), clock=clock)
+    return KeyStore(_engine(url, wait=0.0), clock=clock, one_thread=True)
 
 
 class KeyStore:
-    """Virtual keys and their requests. Safe to use from several threads; every method blocks for milliseconds."""
+    """Virtual keys and their requests. Every method blocks for milliseconds.
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], int]) -> None:
+    Safe to use from several threads, unless opened for one.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], int], one_thread: bool = False) -> None:
         self.engine = engine
         self.clock = clock
-        self._prepared = Prepared(engine)
+        self._prepared = Prepared(engine, one_thread=one_thread)
 
     def __enter__(self) -> Self:
         return self
@@ -206,6 +210,7 @@ class KeyStore:
 
     def close(self) -> None:
         """Give all connections back."""
+        self._prepared.close()
         self.engine.dispose()
 
     @contextmanager
@@ -512,7 +517,9 @@ class KeyStore:
             # The key's row first, always: two transactions that both want it wait for each other in one order.
             locked = run(_BY_ID_LOCKED, {"key_id": found[0]}).fetchone()
             key = _turned(run, _key(locked), now)
-            was = _Was(*run(_REQUEST, {"request_id": request_id}).fetchone())
+            if self.engine.dialect.name != "sqlite":  # there nobody else has written since this transaction began
+                found = run(_REQUEST, {"request_id": request_id}).fetchone()
+            was = _Was(*found)
             if was.state == "settled" or (state != "settled" and was.state != "open"):
                 return False
             is_open = was.state == "open"

@@ -64,6 +64,7 @@ def test_a_store_held_by_another_process_makes_the_instant_door_busy_and_the_oth
     assert isinstance(admit(store, key.id, "1"), Admitted)
     release.join()
     holder.close()
+    assert isinstance(admit(instant, key.id, "2"), Admitted)
     instant.close()
 
 
