@@ -1,6 +1,7 @@
-"""A gateway of two workers killed by SIGKILL at random moments under load, half of the time one worker, else all of it.
+"""A gateway of two workers killed by SIGKILL at random moments under load, in turn one worker and all of it.
 
-After each kill and restart: the audit is clean, and no request of the dead is open longer than its bound.
+After each kill and restart: the audit is clean, and no request of the dead is open longer than its bound. One gateway
+on SQLite and one on Postgres, side by side, share the kills.
 `python -m benchmarks keys_kill`; KEYS_KILLS sets another number than 50.
 """
 
@@ -11,6 +12,7 @@ import random
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -25,13 +27,32 @@ BUDGET = 10**12
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        run(Path(name), f"sqlite:///{name}/keys.db", kills=int(os.environ.get("KEYS_KILLS", "50")), seed=1)
+    kills = int(os.environ.get("KEYS_KILLS", "50"))
+    with contextlib.ExitStack() as stack:
+        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2)]
+        urls = [f"sqlite:///{folders[0]}/keys.db"]
+        if rig.postgres_binaries() is None:
+            print("postgres: no programs on this machine, not run")
+        else:
+            urls.append(stack.enter_context(rig.postgres()).database("killed"))
+        with ThreadPoolExecutor() as pool:
+            runs = [
+                pool.submit(run, folder, url, kills=kills // len(urls), seed=number)
+                for number, (folder, url) in enumerate(zip(folders, urls, strict=False), start=1)
+            ]
+        longest = max(each.result() for each in runs)
+    print(
+        f"{kills // len(urls) * len(urls)} kills, every audit clean; requests of the dead open {longest:.1f} s at most"
+    )
 
 
-def run(folder: Path, url: str, *, kills: int, seed: int) -> None:
-    """Prints a line for each kill; ends with an AssertionError if a promise was broken."""
+def run(folder: Path, url: str, *, kills: int, seed: int) -> float:
+    """Prints a line for each kill; ends with an AssertionError if a promise was broken.
+
+    Returns the longest time in seconds that requests of the dead stayed open after the load had ended.
+    """
     dice = random.Random(seed)
+    engine, longest = url.partition(":")[0], 0.0
     with rig.upstream(folder, UPSTREAM_PAUSE="0.02") as upstream, open_store(url) as store:
         secret = store.create("load", budget_nano=BUDGET).secret
         config = rig.document(upstream.url)
@@ -48,11 +69,12 @@ def run(folder: Path, url: str, *, kills: int, seed: int) -> None:
                         proxy.child.stop()
                         proxy = rig.start_proxy(folder, config, url, workers=2)
                 waited = _closed(store)
+                longest = max(longest, waited)
                 found = audit(store)
                 what = "gateway" if whole else "worker"
                 print(
-                    f"kill {number + 1} ({what}): {open_before} running, closed {waited:.1f} s after the load ended; "
-                    f"{found.requests} requests, {found.lost} charged by a guess, audit "
+                    f"{engine}, kill {number + 1} ({what}): {open_before} running, closed {waited:.1f} s after the "
+                    f"load ended; {found.requests} requests, {found.lost} charged by a guess, audit "
                     f"{'clean' if found.clean else found.findings}",
                     flush=True,
                 )
@@ -60,6 +82,7 @@ def run(folder: Path, url: str, *, kills: int, seed: int) -> None:
                 assert store.get("load").reserved_nano == 0
         finally:
             proxy.child.stop()
+    return longest
 
 
 @contextlib.contextmanager

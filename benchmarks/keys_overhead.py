@@ -1,25 +1,32 @@
 """What the key hooks cost in the proxy: the same requests with hooks and without, in one run, in alternating blocks.
 
-CPU seconds a request of the proxy process (what the machine pays), and the 99th percentile of the latency, at 1, 16
-and 64 requests at once. KEYS_OVERHEAD_REQUESTS sets the requests a block, KEYS_OVERHEAD_ROUNDS the rounds.
+CPU seconds a request of the proxy (what the machine pays) and the 99th percentile of the latency, at 1, 16 and 64
+requests at once, and streamed. Which side goes first changes from round to round. The interval after each ratio is
+where 90 % of the ratios lie when whole rounds are drawn anew: a difference inside it may be noise.
+KEYS_OVERHEAD_REQUESTS sets the requests a block, KEYS_OVERHEAD_ROUNDS the rounds.
 """
 
 import asyncio
 import os
-import statistics
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import numpy as np
 import psutil
 
 from benchmarks import _keys_rig as rig
+from gateway.keys.audit import audit
 from gateway.keys.store import open_store
 
-REQUESTS = int(os.environ.get("KEYS_OVERHEAD_REQUESTS", "400"))
-ROUNDS = int(os.environ.get("KEYS_OVERHEAD_ROUNDS", "5"))
+REQUESTS = int(os.environ.get("KEYS_OVERHEAD_REQUESTS", "250"))
+ROUNDS = int(os.environ.get("KEYS_OVERHEAD_ROUNDS", "8"))
+WARM_UP = 300
 BODY = {"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
+LOADS: tuple[tuple[int, dict[str, Any]], ...] = ((1, BODY), (16, BODY), (64, BODY), (16, {**BODY, "stream": True}))
 
 
 def main() -> None:
@@ -33,39 +40,72 @@ def main() -> None:
             rig.proxy(folder, rig.document(upstream.url), url) as hooked,
         ):
             secret = store.create("bench", budget_nano=10**15).secret
-            sides = {"without": (bare, rig.MASTER), "with": (hooked, secret)}
-            for proxy, key in sides.values():
-                block(proxy, key, 16, 100)
-            for at_once in (1, 16, 64):
-                cpu: dict[str, list[float]] = {side: [] for side in sides}
-                latencies: dict[str, list[float]] = {side: [] for side in sides}
-                for _ in range(ROUNDS):
-                    for side, (proxy, key) in sides.items():
-                        used, times = block(proxy, key, at_once, REQUESTS)
-                        cpu[side].append(used)
-                        latencies[side] += times
-                least = {side: statistics.median(values) for side, values in cpu.items()}
-                p99 = {side: statistics.quantiles(values, n=100)[98] for side, values in latencies.items()}
-                p50 = {side: statistics.median(values) for side, values in latencies.items()}
-                print(
-                    f"{at_once} at once: CPU a request {least['without'] * 1e3:.2f} ms without hooks, "
-                    f"{least['with'] * 1e3:.2f} ms with: {least['with'] / least['without'] - 1:+.1%}; "
-                    f"median {p50['with'] / p50['without'] - 1:+.1%}, p99 {p99['without'] * 1e3:.0f} ms and "
-                    f"{p99['with'] * 1e3:.0f} ms: {p99['with'] / p99['without'] - 1:+.1%}",
-                    flush=True,
-                )
+            sides = [(bare, rig.MASTER), (hooked, secret)]
+            for proxy, key in sides:
+                block(proxy, key, 16, BODY, WARM_UP)
+            sent = WARM_UP
+            for at_once, body in LOADS:
+                rounds = []
+                for number in range(ROUNDS):
+                    order = (0, 1) if number % 2 == 0 else (1, 0)
+                    measured = {side: block(*sides[side], at_once, body, REQUESTS) for side in order}
+                    rounds.append((measured[0], measured[1]))
+                    sent += REQUESTS
+                report(f"{at_once} at once{', streamed' if body.get('stream') else ''}", rounds)
+            found = audit(store)
+            assert found.clean, found.findings
+            assert (found.requests, found.open, found.lost) == (sent, 0, 0)  # each of them was accounted
 
 
-def block(proxy: rig.Proxy, key: str, at_once: int, requests: int) -> tuple[float, list[float]]:
+# CPU seconds a request and the latencies of one block.
+Block = tuple[float, list[float]]
+
+
+def report(load: str, rounds: Sequence[tuple[Block, Block]]) -> None:
+    """One line: CPU, median and 99th percentile on both sides, with the ratio's interval."""
+    figures: list[tuple[str, Callable[[Sequence[Block]], float]]] = [
+        ("CPU a request", lambda blocks: float(np.mean([cpu for cpu, _ in blocks]))),
+        ("median", lambda blocks: float(np.median(np.concatenate([times for _, times in blocks])))),
+        ("p99", lambda blocks: float(np.quantile(np.concatenate([times for _, times in blocks]), 0.99))),
+    ]
+    dice = np.random.default_rng(1)
+    draws = [dice.integers(len(rounds), size=len(rounds)) for _ in range(1_000)]
+    shown = []
+    for name, figure in figures:
+        bare, hooked = figure([pair[0] for pair in rounds]), figure([pair[1] for pair in rounds])
+        ratios = [figure([rounds[i][1] for i in draw]) / figure([rounds[i][0] for i in draw]) - 1 for draw in draws]
+        low, high = np.quantile(ratios, [0.05, 0.95])
+        shown.append(
+            f"{name} {bare * 1e3:.2f} ms without hooks, {hooked * 1e3:.2f} ms with: "
+            f"{hooked / bare - 1:+.1%} ({low:+.1%} to {high:+.1%})"
+        )
+    print(f"{load}: " + "; ".join(shown), flush=True)
+
+
+def block(proxy: rig.Proxy, key: str, at_once: int, body: dict[str, Any], requests: int) -> Block:
     """CPU seconds a request of the proxy, and the latency of each."""
-    process = psutil.Process(proxy.child.pid)
-    before = process.cpu_times()
-    times = asyncio.run(send(proxy.url, key, at_once, requests))
-    after = process.cpu_times()
-    return (after.user + after.system - before.user - before.system) / requests, times
+    root = psutil.Process(proxy.child.pid)
+    before = cpu(root)
+    times = asyncio.run(send(proxy.url, key, at_once, body, requests))
+    after = cpu(root)
+    while (later := idle(root)) > after:  # LiteLLM logs, and the hooks settle, a moment after the answer
+        after = later
+    return (after - before) / requests, times
 
 
-async def send(url: str, key: str, at_once: int, requests: int) -> list[float]:
+def cpu(root: psutil.Process) -> float:
+    """CPU seconds of a process and all that it started."""
+    spent = [process.cpu_times() for process in (root, *root.children(recursive=True))]
+    return float(sum(times.user + times.system for times in spent))
+
+
+def idle(root: psutil.Process) -> float:
+    """As `cpu`, a moment later."""
+    time.sleep(0.1)
+    return cpu(root)
+
+
+async def send(url: str, key: str, at_once: int, body: dict[str, Any], requests: int) -> list[float]:
     times: list[float] = []
     left = iter(range(requests))
     connector = aiohttp.TCPConnector(limit=at_once)
@@ -74,7 +114,7 @@ async def send(url: str, key: str, at_once: int, requests: int) -> list[float]:
         async def worker() -> None:
             for _ in left:
                 start = time.perf_counter()
-                async with session.post(f"{url}/v1/chat/completions", json=BODY) as answer:
+                async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
                     await answer.read()
                     assert answer.status == 200, await answer.text()
                 times.append(time.perf_counter() - start)

@@ -128,6 +128,23 @@ def test_a_lost_request_costs_all_it_can_have_cost_until_its_real_cost_is_known(
     assert (found.spent_nano, found.spent_tokens, found.total_nano) == (3, 3, 3)
 
 
+def test_a_guess_is_never_charged_above_what_was_promised(store: KeyStore) -> None:
+    key = store.create("laptop", budget_nano=100).key
+    admit(store, key.id, "1", ask(10))
+    assert store.lose("1", outcome="upstream broke off", usage=Usage(cost_nano=50, completion_tokens=50))
+    assert store.get("laptop").spent_nano == 10
+
+
+def test_a_spent_budget_admits_again_in_the_next_period(store: KeyStore, clock: Any) -> None:
+    key = store.create("laptop", budget_nano=10, period="1d").key
+    admit(store, key.id, "1", ask(10))
+    store.settle("1", Usage(cost_nano=10))
+    clock.now += DAY - 1
+    assert isinstance(admit(store, key.id, "2", ask(10)), Refused)
+    clock.now += 1
+    assert isinstance(admit(store, key.id, "2", ask(10)), Admitted)
+
+
 def test_a_request_over_the_end_of_a_period_is_paid_by_the_one_it_ends_in(store: KeyStore, clock: Any) -> None:
     key = store.create("laptop", budget_nano=100, period="1d").key
     admit(store, key.id, "1", ask(10))
