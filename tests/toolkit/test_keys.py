@@ -105,6 +105,11 @@ def test_block_rotate_and_delete_do_what_they_say(capsys: pytest.CaptureFixture[
         (["create", "x", "--rpm", "0"], "nothing through", "block"),
         (["create", "x", "--time-zone", "Mars"], "no time zone", "Europe/Berlin"),
         (["create", "x", "--when-tight", "cut"], "clip or refuse", "clip"),
+        (["create", "x", "--rpm", "5G"], "more than can be kept", "none"),
+        (["create", "x", "--models", ""], "name of a model", "--models"),
+        (["update", "there", "--time-zone", "none"], "no time zone", "Europe/Berlin"),
+        (["update", "there", "--expires", "99999999999d"], "a hundred years", "never"),
+        (["rotate", "there", "--grace", "99999999999d"], "a hundred years", "90d"),
         (["update", "there"], "nothing to change", "--budget"),
         (["create", "there"], "already a key named there", "toolkit keys show there"),
     ],
@@ -144,6 +149,7 @@ def test_spend_shows_groups_bars_and_what_is_left(capsys: pytest.CaptureFixture[
     [day] = document(capsys, "spend", "--by", "day")["lines"]
     assert day["cost_nano"] == 1_250_000_000
     assert document(capsys, "spend", "--since", "2999-01-01")["lines"] == []
+    assert len(document(capsys, "spend", "--since", "99999999999999d")["lines"]) == 2
     assert run(["spend", "--by", "colour"]) == 2
 
 
@@ -167,6 +173,8 @@ def test_a_store_moves_to_another_file(capsys: pytest.CaptureFixture[str], tmp_p
     with open_store(f"sqlite:///{target}") as copy:
         assert [key.name for key in copy.all()] == ["one"]
     assert run(["keys", "migrate-store", str(target)]) == 1
+    assert run(["keys", "migrate-store", str(target / "below" / "a-file.db")]) == 1
+    assert "cannot be made" in capsys.readouterr().err
 
 
 def test_a_pattern_is_checked_against_what_the_gateway_serves() -> None:

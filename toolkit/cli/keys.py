@@ -1,6 +1,9 @@
 """`toolkit keys`: make, show, change and check virtual keys."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
+from inspect import Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +14,10 @@ from toolkit.cli.output import Json, Output, Quiet, Yes
 if TYPE_CHECKING:
     from gateway.keys.store import KeyStore
     from gateway.keys.virtual_key import VirtualKey
+
+_NO_LIMIT = {"none", "never", "unlimited"}
+_LARGEST = {"budget_tokens": 10**15, "rpm": 2**31 - 1, "tpm": 2**31 - 1}  # what every database keeps
+_LONGEST = 100 * 365 * 86_400  # seconds
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Virtual keys and their budgets")
 
@@ -33,9 +40,7 @@ WhenTight = Annotated[
 ]
 
 
-@app.command()
-def create(
-    name: Name,
+def _limits(
     budget: Budget = None,
     tokens: Tokens = None,
     reset: Reset = None,
@@ -45,45 +50,83 @@ def create(
     expires: Expires = None,
     when_tight: WhenTight = None,
     time_zone: Zone = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    config: Config = None,
-) -> None:
+) -> dict[str, Any]:
+    """What was typed, as the store's options; what was not typed is left out."""
+    from gateway.keys.periods import parse_period, zone
+    from gateway.keys.virtual_key import now_ms
+    from toolkit.core.errors import UsageError
+    from toolkit.core.units import parse_count, parse_money
+
+    if when_tight not in (None, "clip", "refuse"):
+        raise UsageError(f"--when-tight is clip or refuse, not {when_tight!r}", hint="--when-tight clip")
+    given: dict[str, Any] = {}
+    for option, text, parse in (
+        ("budget_nano", budget, parse_money),
+        ("budget_tokens", tokens, parse_count),
+        ("rpm", rpm, parse_count),
+        ("tpm", tpm, parse_count),
+        ("period", reset, parse_period),
+        ("expires", expires, lambda text: _moment(text, now_ms(), time_zone or system_time_zone())),
+    ):
+        if text is not None:
+            given[option] = None if text.strip().lower() in _NO_LIMIT else parse(text)
+    for option in ("rpm", "tpm"):
+        if given.get(option) == 0:
+            raise UsageError(
+                f"--{option} 0 would let nothing through", hint="toolkit keys block NAME, or none for no limit"
+            )
+    for option, largest in _LARGEST.items():
+        if (given.get(option) or 0) > largest:
+            raise UsageError(f"{given[option]} is more than can be kept", hint="write none for no limit")
+    if time_zone is not None:
+        given["time_zone"] = zone(time_zone).key
+    if when_tight is not None:
+        given["when_tight"] = when_tight
+    if models:
+        if not all(models):
+            raise UsageError("--models needs the name of a model, or a pattern", hint="--models 'gemma-4-*'")
+        given["models"] = () if "all" in models else tuple(dict.fromkeys(models))
+    return given
+
+
+def _takes_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every option of `_limits`; it gets those that were typed as `limits`."""
+    options = signature(_limits).parameters
+    name, *others = (each for each in signature(command).parameters.values() if each.name != "limits")
+
+    @wraps(command)
+    def with_options(**typed: Any) -> None:
+        limits = _limits(**{option: typed.pop(option) for option in options})
+        command(**typed, limits=limits)
+
+    with_options.__signature__ = Signature([name, *options.values(), *others])  # type: ignore[attr-defined]
+    return with_options
+
+
+@app.command()
+@_takes_limits
+def create(name: Name, limits: dict[str, Any], json: Json = False, quiet: Quiet = False, config: Config = None) -> None:
     """Make a key. Its secret is shown once; only its hash is stored."""
     out = Output(json=json, quiet=quiet)
-    given = _options(budget, tokens, reset, models, rpm, tpm, expires, when_tight, time_zone or system_time_zone())
-    _check_models(given.get("models", ()), out)
+    _check_models(limits.get("models", ()), out)
     with _store(config) as store:
-        made = store.create(name, **given)
+        made = store.create(name, **{"time_zone": system_time_zone(), **limits})
     out.note(f"The secret of {name}, shown this once:")
     out.result(_document(made.key) | {"secret": made.secret}, human=made.secret, quiet=made.secret)
 
 
 @app.command()
-def update(
-    name: Name,
-    budget: Budget = None,
-    tokens: Tokens = None,
-    reset: Reset = None,
-    models: Models = None,
-    rpm: Rpm = None,
-    tpm: Tpm = None,
-    expires: Expires = None,
-    when_tight: WhenTight = None,
-    time_zone: Zone = None,
-    json: Json = False,
-    config: Config = None,
-) -> None:
+@_takes_limits
+def update(name: Name, limits: dict[str, Any], json: Json = False, config: Config = None) -> None:
     """Change a key's limits; what is not named stays. It counts from the next request on."""
     from toolkit.core.errors import UsageError
 
     out = Output(json=json)
-    given = _options(budget, tokens, reset, models, rpm, tpm, expires, when_tight, time_zone)
-    if not given:
+    if not limits:
         raise UsageError("nothing to change was named", hint=f"toolkit keys update {name} --budget 10usd")
-    _check_models(given.get("models", ()), out)
+    _check_models(limits.get("models", ()), out)
     with _store(config) as store:
-        key = store.update(name, **given)
+        key = store.update(name, **limits)
     out.result(_document(key), human=_sheet(key))
 
 
@@ -96,12 +139,11 @@ def rotate(
     config: Config = None,
 ) -> None:
     """Give a key a new secret. Its limits, spending and history stay."""
-    from toolkit.core.units import parse_duration
-
     out = Output(json=json, quiet=quiet)
+    honoured = _milliseconds(grace)
     with _store(config) as store:
-        made = store.rotate(name, grace=round(parse_duration(grace) * 1000))
-    old = "is honoured no longer" if parse_duration(grace) == 0 else f"is honoured for {grace} more"
+        made = store.rotate(name, grace=honoured)
+    old = f"is honoured for {grace} more" if honoured else "is honoured no longer"
     out.note(f"The new secret of {name}, shown this once; the old one {old}:")
     out.result(_document(made.key) | {"secret": made.secret}, human=made.secret, quiet=made.secret)
 
@@ -225,52 +267,6 @@ def migrate_store(
     out.result(asdict(moved) | {"clean": proof.clean}, human=human)
 
 
-def _options(
-    budget: str | None,
-    tokens: str | None,
-    reset: str | None,
-    models: list[str] | None,
-    rpm: str | None,
-    tpm: str | None,
-    expires: str | None,
-    when_tight: str | None,
-    time_zone: str | None,
-) -> dict[str, Any]:
-    """What was typed, as the store's options; what was not typed is left out."""
-    from gateway.keys.periods import parse_period, zone
-    from gateway.keys.virtual_key import now_ms
-    from toolkit.core.errors import UsageError
-    from toolkit.core.units import parse_count, parse_money
-
-    if when_tight not in (None, "clip", "refuse"):
-        raise UsageError(f"--when-tight is clip or refuse, not {when_tight!r}", hint="--when-tight clip")
-    given: dict[str, Any] = {}
-    for option, text, parse in (
-        ("budget_nano", budget, parse_money),
-        ("budget_tokens", tokens, parse_count),
-        ("rpm", rpm, parse_count),
-        ("tpm", tpm, parse_count),
-        ("period", reset, parse_period),
-        ("expires", expires, lambda text: _moment(text, now_ms(), time_zone or system_time_zone())),
-        ("time_zone", time_zone, lambda text: zone(text).key),
-    ):
-        if text is not None:
-            given[option] = None if text.strip().lower() in _NO_LIMIT else parse(text)
-    for option in ("rpm", "tpm"):
-        if given.get(option) == 0:
-            raise UsageError(
-                f"--{option} 0 would let nothing through", hint="toolkit keys block NAME, or none for no limit"
-            )
-    if when_tight is not None:
-        given["when_tight"] = when_tight
-    if models:
-        given["models"] = () if models == ["all"] else tuple(dict.fromkeys(models))
-    return given
-
-
-_NO_LIMIT = {"none", "never", "unlimited"}
-
-
 def _check_models(patterns: "tuple[str, ...]", out: Output) -> None:
     """Refuse a pattern that matches nothing the running gateway serves."""
     from gateway.keys.patterns import check_patterns
@@ -375,16 +371,25 @@ def _moment(text: str, now: int, time_zone: str) -> int:
     from zoneinfo import ZoneInfo
 
     from toolkit.core.errors import UsageError
-    from toolkit.core.units import parse_duration
 
     try:
         day = datetime.fromisoformat(text)
     except ValueError:
-        return now + round(parse_duration(text) * 1000)
+        return now + _milliseconds(text)
     moment = round((day if day.tzinfo else day.replace(tzinfo=ZoneInfo(time_zone))).timestamp() * 1000)
     if moment <= now:
         raise UsageError(f"{text} is over already", hint="write a time to come, or 90d from now")
     return moment
+
+
+def _milliseconds(text: str) -> int:
+    from toolkit.core.errors import UsageError
+    from toolkit.core.units import parse_duration
+
+    seconds = parse_duration(text)
+    if seconds > _LONGEST:
+        raise UsageError(f"{text!r} is longer than a hundred years", hint="write 90d, or never for no end")
+    return round(seconds * 1000)
 
 
 def system_time_zone() -> str:

@@ -64,7 +64,7 @@ def _since(text: str | None, now: int, time_zone: str) -> int:
     try:
         day = datetime.fromisoformat(text)
     except ValueError:
-        return now - round(parse_duration(text) * 1000)
+        return max(0, now - round(parse_duration(text) * 1000))
     return round((day if day.tzinfo else day.replace(tzinfo=ZoneInfo(time_zone))).timestamp() * 1000)
 
 
