@@ -668,12 +668,12 @@ def _engine(url: str, *, wait: float = BUSY_SECONDS) -> Engine:
 
 
 def _sqlite(path: Path, wait: float) -> Engine:
-    if not path.parent.exists():
-        private_dir(path.parent)
     if not path.exists():
         # Made by us and not by SQLite, so that nobody else can read it for even a moment; the journal files
         # that SQLite makes beside it take the same mode.
         try:
+            if not path.parent.exists():
+                private_dir(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
             pass

@@ -266,6 +266,9 @@ def test_a_store_file_can_be_read_by_its_user_only(tmp_path: Path, opened: Calla
     assert path.stat().st_mode & 0o777 == 0o600
     assert all(part.stat().st_mode & 0o077 == 0 for part in path.parent.iterdir())
     assert path.parent.stat().st_mode & 0o777 == 0o700
+    path.chmod(0o644)
+    opened(f"sqlite:///{path}")
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_store_of_a_newer_toolkit_is_refused(store: KeyStore) -> None:
