@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ def models(upstream_url: str) -> list[ServedModel]:
 
     return [
         *(served(name) for name in ("echo", "slow", "drips", "breaks", "fails", "embed")),
+        served("caches", replace(PRICE, cache_read=1_000_000_000, cache_write=12_000_000_000)),
         served("free", Price(), "echo"),
         served("unpriced", None, "echo"),
         served("small", Price(), "echo", context=4096, max_output=1024),

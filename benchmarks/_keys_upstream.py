@@ -1,7 +1,8 @@
 """A stand-in for a hosted API: OpenAI's chat, responses and embeddings, scripted by the model's name.
 
 `echo` answers in max_tokens tokens or fewer; `slow` waits first; `breaks` dies in the middle of a stream; `fails`
-answers 500. It counts what it was asked and what it would bill: what a real provider would put on the invoice.
+answers 500; `caches` reads half of the prompt from a cache and writes a part of it into one. It counts what it was
+asked and what it would bill: what a real provider would put on the invoice.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import uvicorn
 
 WORDS = 40  # tokens of an answer, unless the request allows fewer
 PROMPT = 20  # tokens billed for a prompt
+CACHED, WRITTEN = 10, 4  # of those, read from a cache and written into one, by `caches`
 PAUSE = float(os.environ.get("UPSTREAM_PAUSE", "0.05"))  # seconds between the words of `drips`
 counts: Counter[str] = Counter()
 bodies: list[dict[str, Any]] = []
@@ -85,6 +87,7 @@ class _Chat:
 
     def __init__(self, model: str, body: dict[str, Any]) -> None:
         self.base = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": model}
+        self.cached = model == "caches"
         self.with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
 
     def whole(self, words: int) -> dict[str, Any]:
@@ -103,8 +106,10 @@ class _Chat:
         if self.with_usage:
             yield self.base | {"choices": [], "usage": self.usage(words)}
 
-    def usage(self, words: int) -> dict[str, int]:
-        return {"prompt_tokens": PROMPT, "completion_tokens": words, "total_tokens": PROMPT + words}
+    def usage(self, words: int) -> dict[str, Any]:
+        counts = {"prompt_tokens": PROMPT, "completion_tokens": words, "total_tokens": PROMPT + words}
+        cached = {"cached_tokens": CACHED, "cache_creation_tokens": WRITTEN}
+        return counts | ({"prompt_tokens_details": cached} if self.cached else {})
 
 
 class _Responses:

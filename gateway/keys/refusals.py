@@ -40,7 +40,7 @@ def sentence(refused: Refused, *, model: str = "", now: int) -> str:
     if reason is Reason.MODEL:
         return (
             f"The key {name} may not use the model {model}; it may use {', '.join(key.models)}. "
-            f"`toolkit keys update {name} --models {model or 'NAME'}` changes that."
+            f"`toolkit keys update {name} {' '.join(f'--models {each!r}' for each in (*key.models, model))}` adds it."
         )
     if reason is Reason.UNKNOWN_MODEL:
         return (

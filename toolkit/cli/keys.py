@@ -396,4 +396,5 @@ def system_time_zone() -> str:
     """The user's time zone by name; UTC where the system has none."""
     from tzlocal import get_localzone_name
 
-    return get_localzone_name() or "UTC"
+    name = get_localzone_name() or "UTC"
+    return "UTC" if name == "Etc/UTC" else name

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.keys.virtual_key import VirtualKey
 
 app = typer.Typer(rich_markup_mode=None)
-BAR = 24
+BAR = 24  # columns of the longest bar; half of that where more columns follow
 
 
 @app.command()
@@ -97,7 +97,7 @@ def _chart(out: Output, by: str, lines: "list[Line]", keys: "dict[str, VirtualKe
             format_count(line.prompt_tokens),
             format_count(line.completion_tokens),
             format_money(line.cost_nano),
-            "" if weight is None else _bar(weight / largest),
+            "" if weight is None else _bar(weight / largest, BAR // 2 if keys else BAR),
         ]
         if keys:
             row += _left(key) if key is not None and line is not whole else ["", ""]
@@ -116,8 +116,8 @@ def _left(key: "VirtualKey") -> list[str]:
     return [", ".join(left) or "no limit", "" if key.period_end is None else moment(key.period_end, key.time_zone)]
 
 
-def _bar(share: float) -> str:
-    eighths = round(share * BAR * 8)
+def _bar(share: float, longest: int) -> str:
+    eighths = round(share * longest * 8)
     if share > 0 and eighths == 0:
         eighths = 1
     whole, rest = divmod(eighths, 8)

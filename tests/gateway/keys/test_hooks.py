@@ -1,12 +1,15 @@
 """Virtual keys in the real proxy, before a stand-in for a hosted API: every format, every way a request can end."""
 
+import ast
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+import gateway.keys as gateway_keys
 from benchmarks._keys_rig import MASTER, PRICE
 from gateway.keys.audit import audit
 from tests.gateway.keys.conftest import Gateway
@@ -47,6 +50,21 @@ def test_every_format_settles_what_the_upstream_counted(gateway: Gateway, path: 
     assert (row.state, row.outcome, row.route, row.streamed) == ("settled", "done", path, streamed)
     assert row.reserved_nano >= row.cost_nano
     assert (row.asked_model, row.client) == ("echo", "python-httpx")
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_what_is_read_from_a_cache_and_written_into_one_has_its_own_price(
+    gateway: Gateway, path: str, streamed: bool
+) -> None:
+    name = f"caches{path.replace('/', '-')}-{streamed}"
+    with client(gateway, name, budget_nano=DOLLAR) as http:
+        assert http.post(path, json={"model": "caches", "stream": streamed, **FORMATS[path]}).status_code == 200
+    gateway.settled(name)
+    [row] = gateway.rows(name)
+    assert (row.prompt_tokens, row.cache_read_tokens, row.cache_write_tokens, row.completion_tokens) == (20, 10, 4, 30)
+    assert row.cost_nano == (6 + 30) * TOKEN + 10 * TOKEN // 10 + 4 * TOKEN * 12 // 10
+    assert row.reserved_nano >= row.cost_nano
 
 
 def test_embeddings_and_plain_completions_are_settled_too(gateway: Gateway) -> None:
@@ -327,6 +345,13 @@ def test_the_list_of_models_tells_a_key_names_and_not_where_they_are(gateway: Ga
         text = http.get("/v1/models").text
     assert '"echo"' in text
     assert "127.0.0.1" not in text
+
+
+def test_no_secret_is_compared_in_a_time_that_tells_about_it() -> None:
+    tree = ast.parse(Path(gateway_keys.__path__[0], "hooks.py").read_text(encoding="utf-8"))
+    compared = [ast.walk(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    names = {node.id for node in itertools.chain(*compared) if isinstance(node, ast.Name)}
+    assert not names & {"api_key", "master_key", "secret"}  # hmac.compare_digest is for them
 
 
 def test_the_operators_key_may_do_everything_and_is_not_accounted(gateway: Gateway) -> None:
