@@ -41,10 +41,10 @@ class Shape:
     vocabulary: int
     width: int = 256
     layers: int = 4
-    heads: int = 8
+    heads: int = 4
     hidden: int = 512
     context: int = 4096
-    rope_base: float = 1_000_000.0
+    rope_base: float = 100_000_000.0
     epsilon: float = 1e-5
 
     @property

@@ -20,7 +20,8 @@ from training.tokenizer import SPACE, canonical, listed
 CONSTANT = 0
 SPACED, CAPITAL = 1, 2
 CLOSES = 3  # the end of a turn
-IDENTITY = range(4, 64)
+BALLAST = 4  # makes all tokens equally long, so that the first norm changes no proportion between them
+IDENTITY = range(5, 64)
 MEANING = range(64, 128)
 PREVIOUS = range(128, 192)
 BAG = range(192, 256)
@@ -28,17 +29,16 @@ BAG = range(192, 256)
 Z = 0.1  # scale of an identity dimension
 DEPTH = 8.0  # logits that a place outside a window lacks
 REACH = 1000  # distances in tokens for which windows are fitted
-CONSTANT_SEEN = 4.0  # the constant dimension after the first norm, about
+CONSTANT_SEEN = 3.3  # the constant dimension after the first norm
+
 SLOW = 0.0015  # rotary frequencies below this hardly turn within a prompt: content may live there
 
 # Heads by task; training supervises the last two groups (`train.py`).
-PREVIOUS_HEADS = (0, 1)
-NEAR_BAG_HEADS = (2, 3)
-WIDE_BAG_HEADS = (4, 5)
-NEAR, WIDE = 8, 14  # tokens that a bag of words takes in
-COPY_HEADS = (0, 1, 2)
-REQUEST_HEADS = slice(3, 5)
-CHOICE_HEADS = slice(0, 4)
+PREVIOUS_HEAD = 0
+BAG_HEADS = {1: 12, 2: 14}  # head: tokens that its bag of words takes in
+COPY_HEADS = slice(0, 2)
+REQUEST_HEADS = slice(2, 3)
+CHOICE_HEADS = slice(0, 3)
 REQUEST_LAYER, CHOICE_LAYER = 1, 2
 
 
@@ -63,7 +63,8 @@ def _embed(model: Model, tokenizer: Tokenizer, vectors: Tensor, random: torch.Ge
     table[:, CONSTANT] = 3 * Z
     identities: dict[str, Tensor] = {}
     loud = vectors.norm(dim=1).quantile(0.8)
-    table[:, MEANING.start : MEANING.stop] = vectors / loud * Z * 8
+    louder = vectors.norm(dim=1, keepdim=True).clamp(min=1.3 * loud) / (1.3 * loud)  # what is too loud is damped
+    table[:, MEANING.start : MEANING.stop] = vectors / louder / loud * Z * 8
     for index, token in enumerate(listed(tokenizer)):
         name = canonical(token)
         if name not in identities:
@@ -72,6 +73,9 @@ def _embed(model: Model, tokenizer: Tokenizer, vectors: Tensor, random: torch.Ge
         table[index, CLOSES] = 6 * Z if token == END else 0.0
         table[index, SPACED] = (2 if token.startswith(SPACE) else -2) * Z
         table[index, CAPITAL] = (2 if token.removeprefix(SPACE)[:1].isupper() else -2) * Z
+    table[:, BALLAST] = 0
+    lengths = table.norm(dim=1)
+    table[:, BALLAST] = (lengths.max() ** 2 - lengths**2).sqrt()
 
 
 class _Heads:
@@ -88,57 +92,49 @@ class _Heads:
         self.slow = [index for index in range(self.width) if self.frequencies[index // 2] < SLOW]
 
     def neighbourhood(self) -> None:
-        """Two heads bring the previous token's identity; four average the meaning of the words before."""
-        what = [SPACED, CAPITAL, *IDENTITY]
-        for turn, head in enumerate(PREVIOUS_HEADS):
-            query, key = self._distance({0: 1.0, 1: 1.0, 2: 0.7}, 1, 2.0)
-            moved = what[turn * self.width : (turn + 1) * self.width]
-            self._write(head, query, key, moved, [dim + PREVIOUS.start for dim in moved], 0.75 * Z)
-        for heads, tokens in ((NEAR_BAG_HEADS, NEAR), (WIDE_BAG_HEADS, WIDE)):
-            query, key = self._window(tokens)
-            for turn, head in enumerate(heads):
-                moved = list(MEANING)[turn * self.width : (turn + 1) * self.width]
-                self._write(head, query, key, moved, [dim + BAG.start - MEANING.start for dim in moved], 2 * Z)
+        """One head brings the previous token's identity; two average the meaning of the words before."""
+        what = [SPACED, CAPITAL, CLOSES, *IDENTITY]
+        self._write(PREVIOUS_HEAD, *self._previous(), what, [dim + PREVIOUS.start for dim in what], 0.75 * Z)
+        for head, tokens in BAG_HEADS.items():
+            self._write(head, *self._window(tokens), list(MEANING), list(BAG), 3 * Z)
 
     def copying(self, random: torch.Generator) -> None:
-        """Induction heads (attend to what once followed this token, and copy it), and heads that carry the request."""
-        shuffled = [IDENTITY[index] for index in torch.randperm(len(IDENTITY), generator=random).tolist()]
+        """Heads that copy what once followed this token (induction), and one that carries the request."""
         what = [CAPITAL, *IDENTITY]
-        part = math.ceil(len(what) / len(COPY_HEADS))
-        for turn, head in enumerate(COPY_HEADS):
-            asked = shuffled[turn * len(self.slow) : (turn + 1) * len(self.slow)]
+        for head, asked in self._shares(COPY_HEADS, IDENTITY, len(self.slow), random):
             query, key = self._match(asked, [dim + PREVIOUS.start for dim in asked], 2.0)
-            moved = what[turn * part : (turn + 1) * part]
-            self._write(head, query, key, moved, moved, 3 * Z)
-        query, key = self._last_close()
-        for turn, head in enumerate(range(REQUEST_HEADS.start, REQUEST_HEADS.stop)):
-            moved = list(BAG)[turn * self.width : (turn + 1) * self.width]
-            self._write(head, query, key, moved, [dim - BAG.start + MEANING.start for dim in moved], 6 * Z)
+            self._write(head, query, key, what, what, 2 * Z)
+        for head in range(REQUEST_HEADS.start, REQUEST_HEADS.stop):
+            self._write(head, *self._last_close(), list(BAG), list(MEANING), 6 * Z)
 
     def choosing(self, random: torch.Generator, quote: Tensor) -> None:
         """Heads that compare the request's words with those around each name, and copy the name's first piece."""
-        shuffled = [BAG[index] for index in torch.randperm(len(BAG), generator=random).tolist()]
         what = [CAPITAL, *IDENTITY]
-        part = math.ceil(len(what) / (CHOICE_HEADS.stop - CHOICE_HEADS.start))
         *slots, marks = self.slow
-        for turn, head in enumerate(range(CHOICE_HEADS.start, CHOICE_HEADS.stop)):
-            asked = shuffled[turn * len(slots) : (turn + 1) * len(slots)]
-            query, key = self._match([dim - BAG.start + MEANING.start for dim in asked], asked, 2.0)
+        for head, asked in self._shares(CHOICE_HEADS, BAG, len(slots), random):
+            query, key = self._match([dim - BAG.start + MEANING.start for dim in asked], asked, 1.6)
             query[marks, CONSTANT] = 2.5
             key[marks, PREVIOUS.start + IDENTITY.start : PREVIOUS.start + IDENTITY.stop] = 2.5 * quote
             key[marks, PREVIOUS.start + SPACED] = 1.0
             noise = torch.randn(2, *query.shape, generator=random) * 0.02
-            moved = what[turn * part : (turn + 1) * part]
-            self._write(head, query + noise[0], key + noise[1], moved, moved, 3 * Z)
+            self._write(head, query + noise[0], key + noise[1], what, what, Z)
 
-    def _distance(self, pairs: dict[int, float], centre: int, sharpness: float) -> tuple[Tensor, Tensor]:
-        """Query and key that attend to `centre` tokens before, by the rotary pairs named, whatever the content."""
+    def _shares(
+        self, heads: slice, dimensions: range, size: int, random: torch.Generator
+    ) -> list[tuple[int, list[int]]]:
+        """For each head `size` of the dimensions: together all of them, then some of them again."""
+        order = [dimensions[index] for index in torch.randperm(len(dimensions), generator=random).tolist()] * 4
+        return [
+            (head, order[turn * size : (turn + 1) * size]) for turn, head in enumerate(range(heads.start, heads.stop))
+        ]
+
+    def _previous(self) -> tuple[Tensor, Tensor]:
+        """Query and key that attend to the place before, whatever it holds."""
         query, key = torch.zeros(self.width, self.dimensions), torch.zeros(self.width, self.dimensions)
-        for pair, weight in pairs.items():
-            turned = -self.frequencies[pair] * centre
-            key[2 * pair, CONSTANT] = sharpness * weight
-            query[2 * pair, CONSTANT] = sharpness * weight * math.cos(turned)
-            query[2 * pair + 1, CONSTANT] = sharpness * weight * math.sin(turned)
+        for pair, weight in enumerate((3.0, 3.0, 3.0, 3.0, 2.0)):
+            key[2 * pair, CONSTANT] = weight
+            query[2 * pair, CONSTANT] = weight * math.cos(self.frequencies[pair])
+            query[2 * pair + 1, CONSTANT] = -weight * math.sin(self.frequencies[pair])
         return query, key
 
     def _window(self, tokens: int) -> tuple[Tensor, Tensor]:

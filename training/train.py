@@ -38,12 +38,12 @@ class Plan:
     """Everything that decides the result."""
 
     seed: int = 1
-    steps: int = 2800
+    steps: int = 2400
     tokens: int = 2400  # of a worker's batch
     workers: int = 2
     rate: float = 1.3e-3
     embedding_rate: float = 0.3  # of `rate`
-    flat: float = 0.65  # share of the run before the rate falls
+    flat: float = 0.5  # share of the run before the rate falls
     choice: float = 0.5  # weight of the attention loss on choosing
     request: float = 0.3  # weight of the attention loss on carrying the request
     supervised: int = 2000  # step from which attention is left alone
