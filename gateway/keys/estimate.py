@@ -80,6 +80,17 @@ _CLIENT_TOOLS = {
     "computer_use_preview",
     "local_shell",
 }
+# Google's tools that it runs itself are told by a field, whatever else the tool says; here without case and lines.
+_GOOGLE_TOOLS = {
+    "googlesearch",
+    "googlesearchretrieval",
+    "enterprisewebsearch",
+    "urlcontext",
+    "codeexecution",
+    "googlemaps",
+    "filesearch",
+    "retrieval",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class Bound:
     expected: int
     prompt_guess: int
     provider_tools: tuple[str, ...] = ()
-    premium: tuple[str, ...] = ()  # service_tier, speed, ...: asked for at another price
+    premium: tuple[str, ...] = ()  # service_tier, speed, prediction, ...: asked for at another price
     media: bool = False
 
 
@@ -200,6 +211,10 @@ def price_of(info: Mapping[str, Any], *, found: Bound) -> Price | None:
             rate for name, value in tier.items() if name.startswith("output") and (rate := _rate(value)) is not None
         ]
     fixed = _rate(info.get("input_cost_per_request")) or 0
+    if "search" in str(info.get("key")):  # such a model searches for every answer, unasked
+        fixed += max(
+            (_rate(cost) or 0 for cost in (info.get("search_context_cost_per_query") or {}).values()), default=0
+        )
     if not rates_in and not rates_out and not fixed:
         return None
     return Price(input=max(rates_in, default=0), output=max(rates_out, default=0), fixed=-(-fixed // PER))
@@ -275,12 +290,17 @@ def _provider_tools(body: Mapping[str, Any], tools: list[Any]) -> Iterable[str]:
     if body.get("mcp_servers"):
         yield "mcp_servers"
     for tool in tools:
-        kind = tool.get("type") if isinstance(tool, dict) else None
+        if not isinstance(tool, dict):
+            continue
+        kind = tool.get("type")
         if isinstance(kind, str) and kind.rstrip("0123456789").rstrip("_") not in _CLIENT_TOOLS:
             yield kind
+        yield from (name for name in tool if name.replace("_", "").lower() in _GOOGLE_TOOLS)
 
 
 def _premium(body: Mapping[str, Any]) -> Iterable[str]:
+    if body.get("prediction") is not None:
+        yield "prediction"  # what of it is rejected is billed as written
     if body.get("service_tier") not in (None, "default", "standard_only", "flex"):
         yield "service_tier"
     if body.get("speed") not in (None, "standard"):

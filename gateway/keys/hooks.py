@@ -37,7 +37,7 @@ REFUSAL = "toolkit_refusal"
 LOCAL_PROVIDERS = {"hosted_vllm", "ollama_chat", "lm_studio"}
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 # LiteLLM takes these from any body; a request that sets one could pick what answers, how often it is asked, or how
-# long the answer is, past the estimate.
+# long the answer is, past the estimate. An answer made in the background is billed when nobody looks any more.
 _OPERATOR_ONLY = (
     *FALLBACKS,
     "model_list",
@@ -54,6 +54,7 @@ _OPERATOR_ONLY = (
     "model_group_retry_policy",
     "additional_drop_params",
     "extra_body",
+    "background",
 )
 
 # A caller's `no-log` would keep a request out of the accounts.
@@ -134,7 +135,7 @@ class KeyHooks(CustomLogger):
         if call_type not in ACCOUNTED or not call_id or key_id is None or not isinstance(model, str) or not named:
             raise ProxyException("This request is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 422)
         for name in _OPERATOR_ONLY:
-            if data.get(name) is not None:
+            if data.get(name) not in (None, False):
                 raise ProxyException(f"A request may not set {name}.", Reason.NOT_ACCEPTED.value, name, 422)
         found = estimate.bound(data, embedding=call_type == "aembedding")
         sent = data.get("proxy_server_request") or {}

@@ -176,6 +176,10 @@ def test_prices_of_long_prompts_priority_and_media_count_where_they_can_apply() 
     assert price_of(info, found=heard) == Price(40_000_000_000, 20_000_000_000)
     speaks = {**info, "output_cost_per_audio_token": 8e-05}
     assert price_of(speaks, found=short) == Price(3_750_000_000, 80_000_000_000)
+    per_query = {"search_context_size_low": 0.025, "search_context_size_high": 0.05}
+    searches = {**info, "key": "gpt-4o-search-preview", "search_context_cost_per_query": per_query}
+    assert price_of(searches, found=short) == Price(3_750_000_000, 20_000_000_000, fixed=50_000_000)
+    assert price_of({**searches, "key": "gpt-4o"}, found=short) == Price(3_750_000_000, 20_000_000_000)
     assert price_of({"input_cost_per_token": 0, "output_cost_per_token": 0}, found=short) == Price(0, 0)
     assert price_of({"max_tokens": 5}, found=short) is None
 
@@ -184,6 +188,8 @@ def test_tools_that_the_provider_runs_are_noticed_and_the_clients_own_are_not() 
     assert bound({"tools": [{"type": "web_search_20250305", "name": "w"}]}).provider_tools
     assert bound({"tools": [{"type": "code_interpreter"}]}).provider_tools
     assert bound({"messages": [], "web_search_options": {}}).provider_tools
+    assert bound({"tools": [{"googleSearch": {}}]}).provider_tools
+    assert bound({"tools": [{"type": "function", "name": "f", "code_execution": {}}]}).provider_tools
     own = [{"name": "Bash", "input_schema": {}}, {"type": "function", "function": {}}, {"type": "bash_20250124"}]
     assert not bound({"tools": [*own, {"type": "text_editor_20250728"}, {"type": "custom"}]}).provider_tools
 

@@ -304,12 +304,30 @@ def test_no_field_of_a_request_gets_around_the_accounting(gateway: Gateway, extr
     assert (answer.status_code == 200 and paid == 50 * TOKEN) or (answer.status_code >= 400 and paid == 0)
 
 
-def test_what_the_provider_runs_itself_is_refused_to_a_key_with_a_budget(gateway: Gateway) -> None:
-    tools = [{"type": "web_search_20250305", "name": "web_search"}]
-    with client(gateway, "searches", budget_nano=DOLLAR) as http:
-        answer = http.post("/v1/messages", json={"model": "echo", "messages": HI, "max_tokens": 9, "tools": tools})
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"tools": [{"googleSearch": {}}]},
+        {"prediction": {"type": "content", "content": "much that is rejected"}},
+    ],
+    ids=["web search", "Google's search", "prediction"],
+)
+def test_what_the_provider_bills_besides_is_refused_to_a_key_with_a_budget(
+    gateway: Gateway, extra: dict[str, Any]
+) -> None:
+    with client(gateway, f"besides-{len(json.dumps(extra))}", budget_nano=DOLLAR) as http:
+        answer = http.post("/v1/messages", json={"model": "echo", "messages": HI, "max_tokens": 9, **extra})
     assert answer.status_code == 422
     assert "has no bound" in message(answer)
+
+
+def test_an_answer_in_the_background_is_refused(gateway: Gateway) -> None:
+    body = {"model": "echo", **FORMATS["/v1/responses"]}
+    with client(gateway, "background", budget_nano=DOLLAR) as http:
+        assert http.post("/v1/responses", json={**body, "background": False}).status_code == 200
+        refused = http.post("/v1/responses", json={**body, "background": True})
+    assert (refused.status_code, message(refused)) == (422, "A request may not set background.")
 
 
 CLOSED = """
