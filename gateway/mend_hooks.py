@@ -1,14 +1,18 @@
-"""The mends as the proxy applies them: before a request goes to a model that only local servers answer.
+"""The mends as the proxy applies them: before a request goes to a model that only local servers answer, and after.
 
 Loaded by LiteLLM (`callbacks`). Decides which model is local; what is mended, and how, is in `gateway.mends`.
 """
 
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
+import litellm
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.llms.ollama.chat.transformation import OllamaChatConfig
 from litellm.proxy._types import ProxyException
 
-from gateway.mends import mended, unreachable
+from gateway.mends import mended, separate_calls, unreachable
 
 LOCAL = {"hosted_vllm", "ollama_chat", "lm_studio"}  # LiteLLM's names of the providers that run on this machine
 UNPROCESSABLE = 422  # of the request's kind: both clients show it at once, and other 4xx not always
@@ -43,6 +47,29 @@ class MendHooks(CustomLogger):
             original_exception.status_code = UNPROCESSABLE  # type: ignore[attr-defined]
             original_exception.message = told  # type: ignore[attr-defined]
             original_exception.type = "upstream_unreachable"  # type: ignore[attr-defined]
+
+
+class SeparateCalls(OllamaChatConfig):
+    """LiteLLM's Ollama, which reads an answer once each tool call stands in a line of its own."""
+
+    def get_model_response_iterator(self, streaming_response: Any, sync_stream: bool, json_mode: Any = False) -> Any:
+        lines = streaming_response if sync_stream else _separated(streaming_response)
+        return super().get_model_response_iterator(lines, sync_stream, json_mode)
+
+
+# No hook sees these lines before LiteLLM has read them. It looks the class up under this name for each request.
+litellm.OllamaChatConfig = SeparateCalls
+
+
+async def _separated(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    seen = 0
+    async for line in lines:
+        if '"tool_calls"' not in line:
+            yield line
+            continue
+        for answer in separate_calls(json.loads(line), seen):
+            seen += len((answer.get("message") or {}).get("tool_calls") or ())
+            yield json.dumps(answer)
 
 
 def _is_local(model: object) -> bool:

@@ -1,9 +1,11 @@
-"""What no client setting can mend: small changes to requests on their way to a local server.
+"""What no client setting can mend: small changes to requests on their way to a local server, and to its answers.
 
-Each mend is a pure function from a request body, in the format of the OpenAI or the Anthropic API, to the body that
-is sent on; it gives back the same body where there is nothing to mend. Hosted models get what the client wrote.
+Each mend of `MENDS` is a pure function from a request body, in the format of the OpenAI or the Anthropic API, to the
+body that is sent on; it gives back the same body where there is nothing to mend. The two mends of answers are
+`separate_calls` and `unreachable`. Hosted models get what the client wrote, and the client what they wrote.
 """
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -96,12 +98,38 @@ MENDS: tuple[Mend, ...] = (
     Mend("empty-inputs", "tool calls without arguments get an empty object", write_out_empty_inputs),
 )
 
+NAMES: tuple[str, ...] = (*(mend.name for mend in MENDS), "separate-calls", "gone-servers")
+
 
 def mended(body: Body) -> Body:
     """`body` with every mend applied."""
     for mend in MENDS:
         body = mend.apply(body)
     return body
+
+
+def separate_calls(answer: Body, seen: int) -> list[Body]:
+    """One line of Ollama's streamed answer as lines with one tool call each, each with an id and the next number.
+
+    `seen` calls came before. LiteLLM 1.106.2 numbers the calls of each line from 0, gives those without arguments no
+    id, and on the Anthropic route joins those of one line into one: clients then lose calls, or cannot read them.
+    """
+    message = answer.get("message")
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    if not isinstance(message, Mapping) or not isinstance(calls, list) or not calls:
+        return [answer]
+    words = {name: value for name, value in message.items() if name != "tool_calls"}
+    empty = {"role": "assistant", "content": ""}
+    numbered = [
+        {**call, "index": number, "id": call.get("id") or f"call_{uuid.uuid4().hex}"}
+        for number, call in enumerate(calls, seen)
+    ]
+    unfinished = {**answer, "done": False}
+    return [
+        *([{**unfinished, "message": words}] if words.get("content") or words.get("thinking") else []),
+        *({**unfinished, "message": {**empty, "tool_calls": [call]}} for call in numbered),
+        *([{**answer, "message": empty}] if answer.get("done") else []),
+    ]
 
 
 def unreachable(error: str, model: str) -> str | None:

@@ -24,7 +24,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from gateway import lifeline, litellm_config, proxy
-from gateway.mends import MENDS
+from gateway.mends import NAMES
 from gateway.process import Child, free_port, port_is_free, python_module, tail
 from gateway.settings import Settings, load_settings
 from gateway.upstreams import command_of, discover_all, served_by
@@ -169,7 +169,7 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 models=tuple(_announced(model) for model in models),
                 pids={"supervisor": os.getpid()} | {name: child.pid for name, child in children.items()},
                 log=str(log_path()),
-                mends=tuple(mend.name for mend in MENDS),
+                mends=NAMES,
             )
             write_text(record_path(), json.dumps(asdict(found), indent=2), mode=0o600)
             return found

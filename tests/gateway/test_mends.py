@@ -10,6 +10,7 @@ from gateway.mends import (
     fold_system_messages,
     mended,
     narrow_tool_choice,
+    separate_calls,
     write_out_empty_inputs,
 )
 
@@ -108,6 +109,27 @@ def test_calls_without_arguments_get_an_empty_object() -> None:
         {"role": "assistant", "content": None, "tool_calls": [call("{}"), call("{}"), call('{"a": 1}')]},
         {"role": "assistant", "content": [{**use, "input": {}}, {**use, "input": {}}, {**use, "input": {"a": 1}}]},
     ]
+
+
+def test_calls_in_one_line_of_ollama_become_lines_with_one_each() -> None:
+    def call(name: str, **more: Any) -> dict[str, Any]:
+        return {"function": {"name": name, "arguments": {}}, **more}
+
+    whole = {"message": {"role": "assistant", "content": "so", "tool_calls": [call("ls"), call("now", id="mine")]}}
+    words, first, second, end = separate_calls({**whole, "model": "m", "done": True, "eval_count": 9}, seen=3)
+    assert words == {"model": "m", "done": False, "eval_count": 9, "message": {"role": "assistant", "content": "so"}}
+    (one,), (two,) = first["message"]["tool_calls"], second["message"]["tool_calls"]
+    assert one == call("ls", index=3, id=one["id"])
+    assert two == call("now", index=4, id="mine")
+    assert one["id"] not in ("", "mine")
+    assert end == {"model": "m", "done": True, "eval_count": 9, "message": {"role": "assistant", "content": ""}}
+
+
+@pytest.mark.parametrize(
+    "answer", [{"error": "no tool_calls"}, {"message": None}, {"message": {"content": "a", "tool_calls": []}}]
+)
+def test_a_line_of_ollama_without_calls_stays_as_it_is(answer: dict[str, Any]) -> None:
+    assert separate_calls(answer, seen=0) == [answer]
 
 
 CLEAN = {

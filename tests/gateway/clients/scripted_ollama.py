@@ -1,5 +1,5 @@
 """A double for Ollama, which cannot run here: `/api/tags`, `/api/show`, `/api/ps` and `/api/chat` in the format that
-Ollama 0.12 writes (newline-delimited JSON; a tool call comes whole, its arguments as an object)."""
+Ollama 0.12 writes (newline-delimited JSON; a tool call comes whole, its arguments as an object, without an id)."""
 
 import json
 import threading
@@ -35,15 +35,21 @@ def ollama(script: Script, *, loaded_context: int | None = None) -> Iterator[Ups
                 return
             served.asked.append(body)
             says = served.script(body)
-            calls = [{"function": {"name": name, "arguments": arguments}} for name, arguments in says.calls]
+            calls = [
+                {"function": {"index": number, "name": name, "arguments": arguments}}
+                for number, (name, arguments) in enumerate(says.calls)
+            ]
             message: dict[str, Any] = {"role": "assistant", "content": says.text}
+            streamed = [message] if says.text or not calls else []
+            lines = [calls] if says.together else [[call] for call in calls]
+            streamed += [{"role": "assistant", "content": "", "tool_calls": line} for line in lines]
             if calls:
-                message["tool_calls"] = calls
+                message = {**message, "tool_calls": calls}
             frame = {"model": TAG, "created_at": "2026-01-01T00:00:00Z"}
             counts = {"prompt_eval_count": 100, "eval_count": 10, "total_duration": 1, "done_reason": "stop"}
             if body.get("stream", True):
                 last = {"message": {"role": "assistant", "content": ""}, "done": True, **counts}
-                self._send([frame | {"message": message, "done": False}, frame | last])
+                self._send([*(frame | {"message": part, "done": False} for part in streamed), frame | last])
             else:
                 self._send([frame | {"message": message, "done": True, **counts}])
 

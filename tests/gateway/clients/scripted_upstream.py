@@ -15,10 +15,11 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Says:
-    """An answer: text, or calls of tools as (name, arguments)."""
+    """An answer: text, or calls of tools as (name, arguments); Ollama sends them one a line, or all `together`."""
 
     text: str = ""
     calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    together: bool = False
 
 
 Script = Callable[[Body], Says]

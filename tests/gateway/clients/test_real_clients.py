@@ -26,6 +26,7 @@ from gateway.process import free_port
 from gateway.settings import load_settings
 from tests.conftest import isolate, only_builtin
 from tests.gateway.clients.door import door
+from tests.gateway.clients.scripted_ollama import TAG, ollama
 from tests.gateway.clients.scripted_upstream import Body, Says, Upstream, results, tool_names, upstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -53,6 +54,7 @@ class Running:
     home: Path
     url: str
     upstream: Upstream
+    ollama: Upstream
 
     def written_by(self, model: str) -> int:
         """Tokens that `model` has written so far, as the key store counts."""
@@ -129,6 +131,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("clients-gateway")
     with (
         upstream(lambda body: Says("hello from the script")) as scripted,
+        ollama(lambda body: Says()) as at_ollama,
         pytest.MonkeyPatch.context() as patch,
     ):
         isolate(folder, patch)
@@ -136,13 +139,18 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         config.write_text(
             "models:\n"
             f"  - {{name: scripted, url: '{scripted.url}', context: 64k}}\n"
+            f"  - {{name: at-ollama, ollama: '{TAG}', context: 64k}}\n"
             f"  - {{name: {BUILTIN}, gguf: '{_widened(folder)}', context: 16k, threads: 1, slots: 1}}\n"
             f"  - {{name: gone, url: 'http://127.0.0.1:{free_port()}', upstream_name: x, context: 64k}}\n",
             encoding="utf-8",
         )
-        flags = only_builtin() | {"gateway__port": free_port(), "discover__builtin": False}
+        flags = only_builtin() | {
+            "gateway__port": free_port(),
+            "discover__builtin": False,
+            "discover__ollama": at_ollama.url,
+        }
         with supervisor.attached(config, flags, note=lambda _: None) as found:
-            yield Running(folder, found.url, scripted)
+            yield Running(folder, found.url, scripted, at_ollama)
 
 
 def _widened(folder: Path) -> Path:
@@ -244,6 +252,22 @@ def test_a_tool_of_ours_is_called_over_mcp(gateway: Running, client: Client) -> 
     said = client.launch("how many?", "--allowedTools", "mcp__spreadsheet__query_spreadsheet")
     assert "2" in said.partition("the tool said:")[2], said
     assert client.toolkit("mcp", "disconnect", client.name).returncode == 0
+
+
+def test_several_calls_in_one_answer_of_ollama_all_run(gateway: Running, client: Client) -> None:
+    words = {0: ("one", "two"), 2: ("three", "four")}
+
+    def script(body: Body) -> Says:
+        done = results(body)
+        if len(done) not in words:
+            return Says(f"the tools said: {' '.join(result.strip() for result in done)}")
+        steps = [calls("bash", command=f"echo {word}", description=word)(body) for word in words[len(done)]]
+        return Says("so", tuple(call for step in steps for call in step.calls), together=len(done) == 2)
+
+    gateway.ollama.script = script
+    said = client.launch("count", "--allowedTools", "Bash", model="at-ollama")
+    first, second, *others = said.partition("the tools said: ")[2].split()
+    assert ({first, second}, set(others)) == ({"one", "two"}, {"three", "four"})  # calls run side by side
 
 
 def test_connect_is_all_it_takes_and_undo_takes_it_back(gateway: Running, client: Client) -> None:
