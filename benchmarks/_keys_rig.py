@@ -101,17 +101,9 @@ def document(upstream_url: str, *, hooks: bool = True) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def proxy(
-    folder: Path,
-    config: Mapping[str, Any],
-    store_url: str,
-    *,
-    workers: int = 1,
-    unknown_price: str = "refuse",
-    wait: float = 150,
-) -> Iterator[Proxy]:
-    """A real proxy with the hooks, on a free port."""
-    running = start_proxy(folder, config, store_url, workers=workers, unknown_price=unknown_price, wait=wait)
+def proxy(folder: Path, config: Mapping[str, Any], store_url: str, **options: Any) -> Iterator[Proxy]:
+    """A real proxy with the hooks, on a free port; the options are those of `start_proxy`."""
+    running = start_proxy(folder, config, store_url, **options)
     try:
         yield running
     finally:
