@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TRAIN := .venv-train
 TRAINED := out/training
 
-.PHONY: model model-eval help setup demo test test-fast clients check format bench lock docs clean
+.PHONY: model model-eval help setup demo test test-fast clients check format bench lock docs pictures clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench: $(READY) ## The measurements behind the figures in the docs
 
 docs: $(READY) ## Rewrite the generated pages (command reference)
 	$(PY) -m docs.generate
+
+pictures: $(READY) ## Redraw the terminal pictures of the clients' pages (needs tmux and make clients)
+	$(PY) -m docs.pictures
 
 lock: ## Lock the newest versions that fit pyproject.toml, with hashes
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -1,7 +1,7 @@
 """A client's virtual key and the file that holds it, which only the user can read. Configs refer to the file."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.keys.store import KeyStore, Refused
 from toolkit.core.errors import ToolkitError
@@ -20,8 +20,10 @@ def key_path(name: str) -> Path:
     return data_dir() / "clients" / "keys" / f"{name}.key"
 
 
-def ensure(store: KeyStore, name: str, *, budget_nano: int | None = None, period: str | None = None) -> ClientKey:
-    """The key of that name: the one whose secret lies here, or a new one with this budget.
+def ensure(store: KeyStore, name: str, **limits: Any) -> ClientKey:
+    """The key of that name, the one whose secret lies here or a new one, with these limits (`KeyStore.create`'s).
+
+    A limit that is not named stays as it is.
 
     Raises ToolkitError if a key of that name can no longer be used, or its secret lies elsewhere.
     """
@@ -29,6 +31,8 @@ def ensure(store: KeyStore, name: str, *, budget_nano: int | None = None, period
     if path.exists():
         found = store.authenticate(path.read_text(encoding="utf-8").strip())
         if not isinstance(found, Refused):
+            if limits:
+                store.update(name, **limits)
             return ClientKey(path, made=False)
         if found.key is not None:
             raise ToolkitError(
@@ -40,7 +44,7 @@ def ensure(store: KeyStore, name: str, *, budget_nano: int | None = None, period
             f"there is a key named {name}, but its secret is not on this machine",
             hint=f"toolkit keys delete {name}, and the same again",
         )
-    made = store.create(name, budget_nano=budget_nano, period=period)
+    made = store.create(name, **limits)
     for folder in (path.parent.parent, path.parent):
         private_dir(folder)
     write_text(path, f"{made.secret}\n", mode=0o600)

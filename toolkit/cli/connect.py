@@ -24,8 +24,8 @@ SmallModel = Annotated[str | None, typer.Option(help="Model for what is small an
 Opus = Annotated[str | None, typer.Option(help="Model behind Claude Code's name opus.")]
 Sonnet = Annotated[str | None, typer.Option(help="Model behind Claude Code's name sonnet.")]
 Haiku = Annotated[str | None, typer.Option(help="Model behind Claude Code's name haiku, which subagents use.")]
-Budget = Annotated[str | None, typer.Option(help="What a new key may spend, for example 5usd.")]
-Reset = Annotated[str, typer.Option(help="When the budget of a new key starts anew: 1d, 7d, 30d, 1mo, never.")]
+Budget = Annotated[str | None, typer.Option(help="What the client's key may spend, for example 5usd.")]
+Reset = Annotated[str | None, typer.Option(help="When its budget starts anew: 1d, 7d, 30d, 1mo, never.")]
 Scope = Annotated[str, typer.Option(help="user: everywhere; project: in this folder, in a file that is not committed.")]
 Lean = Annotated[bool, typer.Option("--lean", help="Few tools: a prompt that small contexts hold.")]
 Direct = Annotated[str | None, typer.Option(help="Without a gateway: at a running ollama or lmstudio.")]
@@ -45,7 +45,7 @@ class Wanted(NamedTuple):
     sonnet: str | None = None
     haiku: str | None = None
     budget: str | None = None
-    reset: str = "never"
+    reset: str | None = None
     direct: str | None = None
     config: Path | None = None
 
@@ -58,7 +58,7 @@ def claude_code(
     sonnet: Sonnet = None,
     haiku: Haiku = None,
     budget: Budget = None,
-    reset: Reset = "never",
+    reset: Reset = None,
     scope: Scope = "user",
     lean: Lean = False,
     direct: Direct = None,
@@ -88,7 +88,7 @@ def opencode(
     model: ModelName = None,
     small_model: SmallModel = None,
     budget: Budget = None,
-    reset: Reset = "never",
+    reset: Reset = None,
     scope: Scope = "user",
     lean: Lean = False,
     direct: Direct = None,
@@ -172,7 +172,7 @@ def exports(
     model: ModelName = None,
     shell: Annotated[str, typer.Option(help="sh (bash, zsh), fish or powershell.")] = "sh",
     budget: Budget = None,
-    reset: Reset = "never",
+    reset: Reset = None,
     direct: Direct = None,
     config: Config = None,
     json: Json = False,
@@ -184,7 +184,7 @@ def exports(
     wanted = Wanted("env", model, budget=budget, reset=reset, direct=direct, config=config)
     target = target_of(wanted)
     chosen = target.model(model).name if model or len(target.models) == 1 else None
-    make_key(wanted)
+    make_key(wanted, out)
     written = lines(target, chosen, shell)
     document = {"url": target.url, "model": chosen, "key_file": target.key_file}
     out.result(document, human="\n".join(written))
@@ -224,22 +224,25 @@ def target_of(wanted: Wanted) -> "Target":
     return Target(gateway.url, models, client_key.key_path(wanted.client))
 
 
-def make_key(wanted: Wanted) -> None:
-    """Make the client's virtual key, or see that the one there can be used."""
+def make_key(wanted: Wanted, out: Output) -> None:
+    """Make the client's virtual key, or see that the one there can be used; say it if that one's limits change."""
     from gateway.clients import client_key
     from gateway.keys.periods import parse_period
     from toolkit.core.units import parse_money
 
     if wanted.direct:
         return
-    budget = parse_money(wanted.budget) if wanted.budget else None
+    limits: dict[str, Any] = {}
+    if wanted.budget:
+        limits["budget_nano"] = parse_money(wanted.budget)
+    if wanted.reset:
+        limits["period"] = parse_period(wanted.reset)
     with _store(wanted.config) as store:
-        key = client_key.ensure(store, wanted.client, budget_nano=budget, period=parse_period(wanted.reset))
-    if wanted.budget and not key.made:
-        raise UsageError(
-            f"the key {wanted.client} is there already, with limits of its own",
-            hint=f"leave --budget out, or toolkit connect undo {wanted.client} first",
-        )
+        key = client_key.ensure(store, wanted.client, **limits)
+    if limits and not key.made:
+        named = (("budget", wanted.budget), ("reset", wanted.reset))
+        changed = ", ".join(f"{name} {value}" for name, value in named if value)
+        out.note(f"the key {wanted.client} was there already; changed: {changed} (toolkit keys show {wanted.client})")
 
 
 def take_back(out: Output, entries: "Sequence[Entry]", *, dry_run: bool) -> list[dict[str, Any]]:
@@ -289,7 +292,9 @@ def _connect(
     out: Output, wanted: Wanted, path: Path, wishes: "Wishes", about: dict[str, Any], *, dry_run: bool
 ) -> None:
     client = wanted.client
-    done = put_in_place(out, client, GATEWAY, path, wishes, about, dry_run=dry_run, before=lambda: make_key(wanted))
+    done = put_in_place(
+        out, client, GATEWAY, path, wishes, about, dry_run=dry_run, before=lambda: make_key(wanted, out)
+    )
     if dry_run:
         said = "nothing was changed (--dry-run)"
     else:

@@ -23,6 +23,7 @@ from toolkit.cli.connect import (
     make_key,
     resolved,
 )
+from toolkit.cli.output import Output
 from toolkit.core.errors import ToolkitError
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ def claude_code(
     sonnet: Sonnet = None,
     haiku: Haiku = None,
     budget: Budget = None,
-    reset: Reset = "never",
+    reset: Reset = None,
     lean: Lean = False,
     direct: Direct = None,
     config: Config = None,
@@ -54,7 +55,7 @@ def claude_code(
     wanted = Wanted(client.NAME, model, small_model, opus, sonnet, haiku, budget, reset, direct, config)
     target, roles = resolved(wanted)
     client.check(roles, lean=lean)
-    make_key(wanted)
+    make_key(wanted, Output())
     env = client.environment(target, roles, lean=lean, shadowed=client.shadowed(None, os.environ))
     _run(*client.launch(program, env, target, arguments or [], lean=lean))
 
@@ -65,7 +66,7 @@ def opencode(
     model: ModelName = None,
     small_model: SmallModel = None,
     budget: Budget = None,
-    reset: Reset = "never",
+    reset: Reset = None,
     lean: Lean = False,
     direct: Direct = None,
     config: Config = None,
@@ -77,7 +78,7 @@ def opencode(
     wanted = Wanted(client.NAME, model, small_model, budget=budget, reset=reset, direct=direct, config=config)
     target, roles = resolved(wanted)
     client.check(roles, lean=lean)
-    make_key(wanted)
+    make_key(wanted, Output())
     _run(*client.launch(program, target, roles, arguments or [], lean=lean))
 
 

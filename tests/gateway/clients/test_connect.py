@@ -329,10 +329,23 @@ def test_without_a_gateway_the_way_to_one_is_told(capsys: pytest.CaptureFixture[
         assert "hint: toolkit gateway up" in capsys.readouterr().err
 
 
-def test_a_budget_for_a_key_that_is_there_is_not_ignored(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(["connect", "claude-code", "--model", "gemma", "--budget", "5usd"])
-    assert run(["connect", "claude-code", "--model", "gemma", "--budget", "9usd"]) == 2
-    assert "is there already" in capsys.readouterr().err
+def test_a_budget_for_a_key_that_is_there_changes_it_and_says_so(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def limits() -> tuple[int | None, str | None]:
+        with open_store(load_settings().keys.url) as store:
+            key = store.get("claude-code")
+        return key.budget_nano, key.period
+
+    connect = ["connect", "claude-code", "--model", "gemma"]
+    assert run([*connect, "--budget", "5usd", "--reset", "30d"]) == 0
+    assert "changed" not in capsys.readouterr().err
+    assert run([*connect, "--budget", "9usd"]) == 0
+    assert "the key claude-code was there already; changed: budget 9usd" in capsys.readouterr().err
+    assert limits() == (9_000_000_000, "30d")
+    assert run([*connect, "--reset", "never"]) == 0
+    assert run(connect) == 0
+    assert limits() == (9_000_000_000, None)
 
 
 def test_folders_named_in_the_environment_are_respected(
