@@ -1,4 +1,4 @@
-"""Trials as a flat table for other programs: CSV (here) or Parquet (needs pyarrow)."""
+"""Trials as a flat table for other programs: CSV (here) or Parquet (needs the extra `parquet`)."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def write_parquet(trials: Sequence[Trial], path: Path) -> None:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise ToolkitError(
-            "writing Parquet needs pyarrow, which is not installed", hint="pip install pyarrow"
+            "writing Parquet needs pyarrow, which is not installed", hint="pip install 'local-llm-toolkit[parquet]'"
         ) from None
     rows = [asdict(trial) for trial in trials]
     with atomic_path(path) as temporary:

@@ -35,12 +35,15 @@ class Truth(NamedTuple):
     accuracy: float
 
 
-def experiment(model: Planted, tasks: int, seed: int, *, exact: bool = False) -> Table:
+def experiment(model: Planted, tasks: int, seed: int, *, exact: bool = False, lift: float = 0.0) -> Table:
     """One run: each of `tasks` tasks, right tools in turn, under the rotations of a random base order. With `exact`
-    the table holds probabilities, as mode logprob gives them."""
+    the table holds probabilities, as mode logprob gives them. `lift` is what a dressing adds to the appeal of each
+    task's target (see `targets`): the same tasks in the same orders, chosen anew."""
     rng = np.random.default_rng(seed)
-    order, right, probabilities, valid = _probabilities(model, tasks, rng)
+    order, right, probabilities, valid = _probabilities(model, tasks, rng, lift, targets(model, tasks, seed))
     n, rows, size = order.shape
+    if lift:
+        rng = np.random.default_rng((seed, 1))
     chosen = (probabilities.cumsum(-1) > rng.random((n, rows, 1))).argmax(-1)
     made = rng.random((n, rows)) < valid
     if exact:
@@ -69,6 +72,11 @@ def experiment(model: Planted, tasks: int, seed: int, *, exact: bool = False) ->
     )
 
 
+def targets(model: Planted, tasks: int, seed: int) -> Ints:
+    """The tool that is dressed in each task of the run with this seed."""
+    return np.random.default_rng((seed, 2)).integers(0, len(model.tools), tasks)
+
+
 def truth(model: Planted, *, tasks: int = 200_000, seed: int = 2**31) -> Truth:
     """The exact expectation over choices, averaged over many tasks."""
     rng = np.random.default_rng(seed)
@@ -83,12 +91,27 @@ def truth(model: Planted, *, tasks: int = 200_000, seed: int = 2**31) -> Truth:
     return Truth(effects / tasks, accuracy / tasks)
 
 
-def _probabilities(model: Planted, tasks: int, rng: np.random.Generator) -> tuple[Ints, Ints, Floats, Floats]:
+def true_shares(model: Planted, lift: float, *, tasks: int = 200_000, seed: int = 2**31) -> tuple[float, float]:
+    """The share of trials that choose the target, plain and dressed."""
+    aimed = targets(model, tasks, seed)
+    shares = []
+    for lifted in (0.0, lift):
+        rng = np.random.default_rng(seed)
+        order, _, probabilities, valid = _probabilities(model, tasks, rng, lifted, aimed)
+        shares.append(float((probabilities * valid[..., None] * (order == aimed[:, None, None])).sum(-1).mean()))
+    return shares[0], shares[1]
+
+
+def _probabilities(
+    model: Planted, tasks: int, rng: np.random.Generator, lift: float = 0.0, aimed: Ints | None = None
+) -> tuple[Ints, Ints, Floats, Floats]:
     """Orders (n, K, K), right tools (n), choice probabilities by place (n, K, K), chance of a sound call (n, K)."""
     size = len(model.positions)
     right = np.arange(tasks) % len(model.tools)
     appeal = np.asarray(model.tools)[None, :] + model.taste * rng.standard_normal((tasks, size))
     appeal[np.arange(tasks), right] += model.margin + model.unequal * rng.standard_normal(tasks)
+    if aimed is not None:
+        appeal[np.arange(tasks), aimed] += lift
     base = rng.random((tasks, size)).argsort(-1)
     turns = (np.arange(size)[:, None] + np.arange(size)[None, :]) % size
     order = base[:, turns]  # (n, rotation, place)

@@ -1,6 +1,7 @@
 """What can be done about a position bias, computed from trials that are there already, each with its price.
 
-calibrate        divide each place's probability by the model's own prior for it, learnt on other tasks
+calibrate        divide each place's probability by the model's own prior for it, learnt on other tasks (needs
+                 probabilities: a choice without them cannot be divided)
 rotate and vote  ask under every order of the block and take the tool chosen most often
 filter, then draw keep the tools chosen in at least one of two opposite orders, draw one of them at random
 """
@@ -44,16 +45,13 @@ def remedies(table: Table, *, seed: int = 0) -> tuple[Remedy, ...]:
             _variation(table, weights),
         )
     ]
-    if len(set(table.size.tolist())) == 1:
+    if table.probabilities is not None and len(set(table.size.tolist())) == 1:
         calibrated = _calibrated(table, weights, seed)
         hits = _by_task(table, _hit(table, calibrated))
-        exact = table.probabilities is not None
-        about = "divide by the position prior learnt on other tasks"
-        about += ", take the likeliest" if exact else " (on choices: redraw what fell on favoured places)"
         found.append(
             Remedy(
                 "calibrate",
-                about,
+                "divide by the position prior learnt on other tasks, take the likeliest",
                 1.0,
                 cluster_share(hits),
                 cluster_mean(hits - plain),
@@ -101,28 +99,16 @@ def _variation(table: Table, weights: Floats) -> float:
 
 
 def _calibrated(table: Table, weights: Floats, seed: int) -> Floats:
-    """Weights divided by the place's prior. The prior of a task is learnt on the other folds of tasks, so that nothing
-    is corrected by itself. With probabilities the prior is the mean of logs over blocks (PriDe, arXiv 2309.03882);
-    with choices it is the share of each place."""
+    """Probabilities divided by the place's prior, which is the mean of logs over blocks (PriDe, arXiv 2309.03882). The
+    prior of a task is learnt on the other folds of tasks, so that nothing is corrected by itself."""
     size = int(table.size[0])
     fold = np.random.default_rng(seed).permutation(len(table.tasks))[table.task] % FOLDS
     result = weights.copy()
     for number in range(FOLDS):
         here, there = fold == number, fold != number
-        if table.probabilities is not None:
-            prior = np.exp(np.log(np.maximum(weights[there][:, :size], 1e-12)).mean(0))
-        else:
-            prior = weights[there][:, :size].sum(0) + 1.0
-        prior = prior / prior.sum()
-        if table.probabilities is not None:
-            moved = weights[here][:, :size] / prior
-            result[here, :size] = moved / moved.sum(1, keepdims=True)
-        else:
-            # A choice cannot be divided: keep it with the chance that evens the places out, spread the rest evenly.
-            keep = prior.min() / prior
-            kept = weights[here][:, :size] * keep
-            lost = weights[here][:, :size].sum(1, keepdims=True) - kept.sum(1, keepdims=True)
-            result[here, :size] = kept + lost / size
+        prior = np.exp(np.log(np.maximum(weights[there][:, :size], 1e-12)).mean(0))
+        moved = weights[here][:, :size] / prior
+        result[here, :size] = moved / moved.sum(1, keepdims=True)
     return result
 
 

@@ -59,6 +59,28 @@ def test_run_report_compare_and_export_in_a_row(
     assert len(lines) == 1 + len(read_trials(out))
 
 
+def test_parquet_holds_the_trials_with_their_types_and_without_pyarrow_the_missing_extra_is_named(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import parquet
+
+    out, file = tmp_path / "out", tmp_path / "trials.parquet"
+    with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
+        assert run(["bias", "run", "-m", "m", "--suite", str(suite), "--base-url", endpoint.url, "-o", str(out)]) == 0
+    assert run(["bias", "export", str(out), "--parquet", "--out", str(file)]) == 0
+    rows = parquet.read_table(file).to_pylist()
+    assert [(row["task"], tuple(row["order"]), row["latency"]) for row in rows] == [
+        (trial.task, trial.order, trial.latency) for trial in read_trials(out)
+    ]
+    capsys.readouterr()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run(["bias", "export", str(out), "--parquet", "--out", str(tmp_path / "none.parquet")]) == 1
+    said = capsys.readouterr().err
+    assert "needs pyarrow" in said
+    assert "pip install 'local-llm-toolkit[parquet]'" in said
+    assert not (tmp_path / "none.parquet").exists()
+
+
 def test_from_repeats_an_experiment_with_the_same_orders(suite: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
