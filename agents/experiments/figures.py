@@ -2,58 +2,34 @@
 pages or files.
 """
 
-import io
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agents.experiments.analysis import Analysis, ModelAnalysis
-from agents.experiments.inference import Estimate, detectable
+from agents.experiments.drawing import (
+    BAND,
+    COLOURS,
+    INK,
+    MUTED,
+    STYLE,
+    Picture,
+    draw_dot,
+    draw_legend,
+    finished,
+    new_figure,
+    new_grid,
+    new_row,
+    percentages,
+)
+from agents.experiments.inference import detectable
 from agents.experiments.scoring import OUTCOMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-INK, MUTED, RULE, BAND = "#1b1f24", "#5c6670", "#d5dae0", "#e6e9ed"
-COLOURS = ("#0b62a4", "#c2410c", "#15803d", "#7c3aed", "#b91c1c", "#0e7490", "#a16207", "#be185d")
-WIDE = 7.2  # inches; the page scales them
 MOST_TOOLS = 45  # beyond, a confusion matrix says nothing to the eye
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "text.color": INK,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text: small, selectable, sharp
-    "svg.hashsalt": "toolkit",  # the same numbers give the same file
-    "figure.constrained_layout.use": True,
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure drawn, and the table of numbers behind it."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-    png: bytes
-    width: float  # inches
-    columns: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
 
 
 def pictures(analysis: Analysis) -> list[Picture]:
@@ -70,7 +46,7 @@ def _forest(models: Sequence[ModelAnalysis]) -> Picture | None:
     places = max(model.measures.places for model in models)
     if places < 2:
         return None
-    figure, axes = _figure(3.4)
+    figure, axes = new_figure(3.4)
     step = 0.72 / len(models)
     for number, model in enumerate(models):
         shift = (number - (len(models) - 1) / 2) * step
@@ -86,20 +62,20 @@ def _forest(models: Sequence[ModelAnalysis]) -> Picture | None:
                 zorder=1,
                 label="95 % of models that ignore the order" if number == effect.place == 0 else None,
             )
-            _dot(axes, x, effect.effect, colour, model.model if effect.place == 0 else None)
+            draw_dot(axes, x, effect.effect, colour, model.model if effect.place == 0 else None)
     axes.axhline(0, color=MUTED, lw=0.8, zorder=2)
     _positions(axes, models)
     axes.set_ylabel("effect of the position\n(percentage points)")
-    _legend(axes)
+    draw_legend(axes)
     rows = [
         (
-            *(m.model, e.place + 1, *_points(e.effect), e.p_value, adjusted),
+            *(m.model, e.place + 1, *percentages(e.effect), e.p_value, adjusted),
             *(100 * e.null_low, 100 * e.null_high, 100 * e.original, 100 * e.detectable),
         )
         for m in models
         for e, adjusted in zip(m.measures.effects, m.holm, strict=True)
     ]
-    return _picture(
+    return finished(
         figure,
         "position-effects",
         "Effect of each position",
@@ -118,20 +94,20 @@ def _coefficients(models: Sequence[ModelAnalysis]) -> Picture | None:
     known = [(model, model.measures.coefficients) for model in models if model.measures.coefficients]
     if not known:
         return None
-    figure, axes = _figure(3.0)
+    figure, axes = new_figure(3.0)
     step = 0.6 / len(known)
     rows: list[tuple[object, ...]] = []
     for number, (model, coefficients) in enumerate(known):
         for place, estimate in enumerate(coefficients):
             x = place + 1 + (number - (len(known) - 1) / 2) * step
-            _dot(axes, x, estimate, COLOURS[number % len(COLOURS)], model.model if place == 0 else None, scale=1)
+            draw_dot(axes, x, estimate, COLOURS[number % len(COLOURS)], model.model if place == 0 else None, scale=1)
             rows.append((model.model, place + 1, estimate.value, estimate.low, estimate.high))
     axes.axhline(0, color=MUTED, lw=0.8)
     axes.set_xticks(range(1, len(known[0][1]) + 1))
     axes.set_xlabel("position in the list of tools")
     axes.set_ylabel("log-odds against\nthe average position")
-    _legend(axes)
-    return _picture(
+    draw_legend(axes)
+    return finished(
         figure,
         "position-coefficients",
         "Position coefficients from probabilities",
@@ -146,7 +122,7 @@ def _places(models: Sequence[ModelAnalysis]) -> Picture | None:
     shown = [m for m in models if m.measures.places > 1 and any(any(row) for row in m.measures.place_confusion)]
     if not shown:
         return None
-    figure, grid = _grid(len(shown), 2.9)
+    figure, grid = new_grid(len(shown), 2.9)
     rows: list[tuple[object, ...]] = []
     for axes, model in zip(grid, shown, strict=False):
         counts = np.array(model.measures.place_confusion, dtype=float)
@@ -160,7 +136,7 @@ def _places(models: Sequence[ModelAnalysis]) -> Picture | None:
             for i in range(len(names))
             for j, column in enumerate([*names, "none"])
         ]
-    return _picture(
+    return finished(
         figure,
         "right-by-chosen",
         "Where the right tool stood, and which position was chosen",
@@ -175,21 +151,21 @@ def _by_place(models: Sequence[ModelAnalysis]) -> Picture | None:
     shown = [m for m in models if m.measures.scores is not None and m.measures.places > 1]
     if not shown:
         return None
-    figure, axes = _figure(3.0)
+    figure, axes = new_figure(3.0)
     rows: list[tuple[object, ...]] = []
     for number, model in enumerate(shown):
         xs = [place + 1 + (number - (len(shown) - 1) / 2) * 0.08 for place in range(model.measures.places)]
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(xs, [100 * e.value for e in model.measures.by_place], color=colour, lw=1, alpha=0.5)
         for place, estimate in enumerate(model.measures.by_place):
-            _dot(axes, xs[place], estimate, colour, model.model if place == 0 else None)
-            rows.append((model.model, place + 1, *_points(estimate)))
+            draw_dot(axes, xs[place], estimate, colour, model.model if place == 0 else None)
+            rows.append((model.model, place + 1, *percentages(estimate)))
     _positions(axes, shown)
     axes.set_xlabel("position of the right tool")
     axes.set_ylabel("accuracy (%)")
     axes.set_ylim(0, 103)
-    _legend(axes)
-    return _picture(
+    draw_legend(axes)
+    return finished(
         figure,
         "accuracy-by-position",
         "Accuracy by the right tool's position",
@@ -203,7 +179,7 @@ def _flips(models: Sequence[ModelAnalysis]) -> Picture | None:
     shown = [(model, model.measures.flips) for model in models if model.measures.flips is not None]
     if not shown:
         return None
-    figure, axes = _figure(0.9 + 0.75 * len(shown))
+    figure, axes = new_figure(0.9 + 0.75 * len(shown))
     rows: list[tuple[object, ...]] = []
     for number, (model, flips) in enumerate(shown):
         for shift, estimate, colour, label in (
@@ -213,12 +189,14 @@ def _flips(models: Sequence[ModelAnalysis]) -> Picture | None:
             y = number + shift
             axes.barh(y, 100 * estimate.value, height=0.3, color=colour, label=label if number == 0 else None)
             axes.plot([100 * estimate.low, 100 * estimate.high], [y, y], color=INK, lw=1)
-        rows.append((model.model, *_points(flips.across), *_points(flips.same), *_points(flips.excess), flips.tasks))
+        rows.append(
+            (model.model, *percentages(flips.across), *percentages(flips.same), *percentages(flips.excess), flips.tasks)
+        )
     axes.set_yticks(range(len(shown)), [model.model for model, _ in shown])
     axes.set_xlabel("pairs of runs that call different tools (%)")
     axes.set_xlim(0)
-    _legend(axes)
-    return _picture(
+    draw_legend(axes)
+    return finished(
         figure,
         "flips",
         "Changes of mind, against the noise floor",
@@ -234,7 +212,7 @@ def _flips(models: Sequence[ModelAnalysis]) -> Picture | None:
 
 def _outcomes(models: Sequence[ModelAnalysis]) -> Picture | None:
     colours = ("#15803d", "#c2410c", "#7c3aed", "#b91c1c", "#9aa5b1", INK)
-    figure, axes = _figure(0.9 + 0.5 * len(models))
+    figure, axes = new_figure(0.9 + 0.5 * len(models))
     rows: list[tuple[object, ...]] = []
     for number, model in enumerate(models):
         total = max(1, sum(model.outcomes.values()))
@@ -249,7 +227,7 @@ def _outcomes(models: Sequence[ModelAnalysis]) -> Picture | None:
     axes.set_xlabel("trials (%)")
     axes.set_xlim(0, 100)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, handlelength=0.9, columnspacing=1.0, borderpad=0.2)
-    return _picture(
+    return finished(
         figure,
         "outcomes",
         "What became of every trial",
@@ -264,7 +242,7 @@ def _tools(models: Sequence[ModelAnalysis]) -> Picture | None:
     if not shown:
         return None
     many = max(len(m.measures.tools) for m in shown)
-    figure, grid = _grid(len(shown), 3.3 if many <= 10 else 6.5, columns=2 if many <= 10 else 1)
+    figure, grid = new_grid(len(shown), 3.3 if many <= 10 else 6.5, columns=2 if many <= 10 else 1)
     rows: list[tuple[object, ...]] = []
     for axes, model in zip(grid, shown, strict=False):
         counts = np.array(model.measures.confusion, dtype=float)
@@ -277,7 +255,7 @@ def _tools(models: Sequence[ModelAnalysis]) -> Picture | None:
         rows += [(model.model, names[i], names[j], int(counts[i, j]), 100 * shares[i, j]) for i in used for j in kept]
         axes.set_xlabel("called")
         axes.set_ylabel("right")
-    return _picture(
+    return finished(
         figure,
         "tools",
         "Which tool was taken for which",
@@ -291,7 +269,7 @@ def _arms(models: Sequence[ModelAnalysis]) -> Picture | None:
     shown = [(model, arm) for model in models for arm in model.arms]
     if not shown:
         return None
-    figure, axes = _figure(1.0 + 0.42 * len(shown))
+    figure, axes = new_figure(1.0 + 0.42 * len(shown))
     for number, (model, arm) in enumerate(reversed(shown)):
         colour = COLOURS[models.index(model) % len(COLOURS)]
         axes.plot([arm.odds.low, arm.odds.high], [number, number], color=colour, lw=1.6)
@@ -309,12 +287,21 @@ def _arms(models: Sequence[ModelAnalysis]) -> Picture | None:
     axes.set_xlabel("odds of being chosen, dressed against plain")
     rows = [
         (
-            *(m.model, a.arm, a.about, a.tasks, a.trials, *_points(a.before), *_points(a.after), *_points(a.change)),
+            *(
+                m.model,
+                a.arm,
+                a.about,
+                a.tasks,
+                a.trials,
+                *percentages(a.before),
+                *percentages(a.after),
+                *percentages(a.change),
+            ),
             *(a.odds.value, a.odds.low, a.odds.high, a.p_value, a.holm),
         )
         for m, a in shown
     ]
-    return _picture(
+    return finished(
         figure,
         "attributes",
         "What dressing a tool does",
@@ -334,7 +321,7 @@ def _remedies(models: Sequence[ModelAnalysis]) -> Picture | None:
     shown = [model for model in models if model.remedies]
     if not shown:
         return None
-    figure, (left, right) = _axes(2, 3.1)
+    figure, (left, right) = new_row(2, 3.1)
     names = [remedy.name for remedy in shown[0].remedies]
     step = 0.7 / len(shown)
     rows: list[tuple[object, ...]] = []
@@ -350,8 +337,8 @@ def _remedies(models: Sequence[ModelAnalysis]) -> Picture | None:
             right.barh(y, 100 * remedy.variation, height=step * 0.8, color=colour)
             rows.append(
                 (
-                    *(model.model, remedy.name, remedy.about, remedy.calls, *_points(remedy.accuracy)),
-                    *(*_points(remedy.gain), 100 * remedy.variation),
+                    *(model.model, remedy.name, remedy.about, remedy.calls, *percentages(remedy.accuracy)),
+                    *(*percentages(remedy.gain), 100 * remedy.variation),
                 )
             )
     calls = {remedy.name: remedy.calls for remedy in shown[0].remedies}
@@ -362,7 +349,7 @@ def _remedies(models: Sequence[ModelAnalysis]) -> Picture | None:
     left.set_xlabel("accuracy (%)")
     right.set_xlabel("position bias left\n(total variation, %)")
     right.set_xlim(0, max(5.0, 1.15 * max(100 * remedy.variation for m in shown for remedy in m.remedies)))
-    return _picture(
+    return finished(
         figure,
         "remedies",
         "Remedies: what each gains, and what it costs in calls",
@@ -376,7 +363,7 @@ def _remedies(models: Sequence[ModelAnalysis]) -> Picture | None:
 
 
 def _detect(models: Sequence[ModelAnalysis]) -> Picture | None:
-    figure, axes = _figure(3.0)
+    figure, axes = new_figure(3.0)
     rows: list[tuple[object, ...]] = []
     drawn = False
     for number, model in enumerate(models):
@@ -400,8 +387,8 @@ def _detect(models: Sequence[ModelAnalysis]) -> Picture | None:
     axes.set_ylim(0)
     axes.set_xlabel("calls")
     axes.set_ylabel("smallest effect found\nin 4 of 5 experiments (pp)")
-    _legend(axes)
-    return _picture(
+    draw_legend(axes)
+    return finished(
         figure,
         "detectable",
         "What this experiment could have missed",
@@ -422,41 +409,6 @@ def spread_of(model: ModelAnalysis) -> float:
     quantile = float(stats.t.ppf(0.975, tasks - 1))
     errors = np.array([effect.effect.error / quantile for effect in model.measures.effects])
     return float(np.sqrt(np.mean(errors**2) * tasks))
-
-
-def _points(estimate: Estimate) -> tuple[float, float, float]:
-    return 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
-
-
-def _figure(height: float) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDE, height))
-    return figure, figure.subplots()
-
-
-def _axes(columns: int, height: float) -> "tuple[Figure, list[Axes]]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDE, height))
-    return figure, list(figure.subplots(1, columns, width_ratios=[3, 2]))
-
-
-def _grid(count: int, height: float, columns: int = 2) -> "tuple[Figure, list[Axes]]":
-    from matplotlib.figure import Figure
-
-    across = min(columns, count)
-    down = -(-count // across)
-    figure = Figure(figsize=(WIDE if across > 1 or height > 5 else 4.6, height * down))
-    grid = list(figure.subplots(down, across, squeeze=False).ravel())
-    for axes in grid[count:]:
-        axes.set_visible(False)
-    return figure, grid
-
-
-def _dot(axes: "Axes", x: float, estimate: Estimate, colour: str, label: str | None, *, scale: float = 100) -> None:
-    axes.plot([x, x], [scale * estimate.low, scale * estimate.high], color=colour, lw=1.6, zorder=3)
-    axes.plot(x, scale * estimate.value, "o", color=colour, ms=6, zorder=4, label=label)
 
 
 def _heat(
@@ -490,32 +442,4 @@ def _positions(axes: "Axes", models: Sequence[ModelAnalysis]) -> None:
         "position in the list of tools"
         if places == size
         else f"position in the list of {size} tools, in {places} groups"
-    )
-
-
-def _legend(axes: "Axes") -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, handlelength=1.2, borderpad=0.2)
-
-
-def _picture(
-    figure: "Figure",
-    name: str,
-    title: str,
-    caption: str,
-    columns: tuple[str, ...],
-    rows: Sequence[tuple[object, ...]],
-) -> Picture:
-    vector, pixels = io.StringIO(), io.BytesIO()
-    figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(pixels, format="png", dpi=160, metadata={"Software": None})
-    svg = re.sub(r"<metadata>.*?</metadata>", "", vector.getvalue(), flags=re.DOTALL)
-    return Picture(
-        name,
-        title,
-        caption,
-        svg[svg.index("<svg") :],
-        pixels.getvalue(),
-        float(figure.get_figwidth()),
-        columns,
-        tuple(rows),
     )

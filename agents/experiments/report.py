@@ -1,22 +1,15 @@
-"""One self-contained HTML page from a folder of trials, and the pictures as SVG and PNG beside it."""
+"""The report of an experiment on tool choice, from a folder of trials."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from agents.experiments.analysis import Analysis, ModelAnalysis, analyse, manifest_document, write_summary
-from agents.experiments.figures import WIDE, Picture, pictures
+from agents.experiments.figures import pictures
+from agents.experiments.page import Page, Said, Shown, write_page
 from agents.experiments.wording import CERTAIN, p_text, percent, sentences, title
-from toolkit.core.paths import write_bytes, write_text
 from toolkit.core.units import format_count, format_money
-
-REPORT = "report.html"
-FULL = 48.0  # rem, of a picture as wide as the page
 
 DESIGNS = {
     "rotation": "Each task was asked under all rotations of an order of its own, drawn at random from the seed, so "
@@ -38,49 +31,47 @@ MODES = {
 
 
 def write_report(folder: Path, analysis: Analysis | None = None) -> Path:
-    """Write `report.html` and `figures/` into the folder; the report's path. Raises UsageError without trials."""
+    """Write `report.html`, `figures/` and `summary.json` into the folder; the report's path. Raises UsageError without
+    trials."""
     analysis = analysis or analyse(folder)
-    drawn = pictures(analysis)
-    for picture in drawn:
-        write_text(folder / "figures" / f"{picture.name}.svg", picture.svg)
-        write_bytes(folder / "figures" / f"{picture.name}.png", picture.png)
     write_summary(folder, analysis)
-    path = folder / REPORT
-    write_text(path, page(analysis, drawn, folder))
-    return path
+    return write_page(folder, page(analysis, folder))
 
 
-def page(analysis: Analysis, drawn: list[Picture], folder: Path) -> str:
-    """The report as HTML. Everything that came from outside is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("agents.experiments").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+def page(analysis: Analysis, folder: Path) -> Page:
+    """The report."""
     experiment = analysis.manifest.experiment
     places = max(model.measures.places for model in analysis.models)
-    return environment.from_string(template).render(
+    name = folder.name or str(folder)
+    return Page(
         title=title(analysis),
         subtitle=_subtitle(analysis),
-        models=[
-            {
-                "name": model.model,
-                "sentences": sentences(model, balanced=analysis.balanced),
-                "warn": model.measures.headline is not None,
-            }
+        said=[
+            Said(model.model, sentences(model, balanced=analysis.balanced), model.measures.headline is not None)
             for model in analysis.models
         ],
-        places=[f"{_ordinal(place + 1)}" for place in range(places)],
-        table=[_row(model, places) for model in analysis.models],
-        pictures=[_shown(picture) for picture in drawn],
-        more_names=_MORE,
-        more=[_more(model) for model in analysis.models],
+        tables=[
+            Shown(
+                ("Model", "Accuracy", *(_ordinal(place + 1) for place in range(places)), *_COST),
+                [_row(model, places) for model in analysis.models],
+                _EFFECTS,
+            )
+        ],
+        pictures=pictures(analysis),
         method=[DESIGNS[experiment.design.kind], MODES[experiment.mode], _TRUST],
         facts=_facts(analysis),
-        manifest=json.dumps(manifest_document(analysis.manifest), indent=2, ensure_ascii=False),
-        folder=folder.name or str(folder),
+        again=f"toolkit bias run --from {name} --out {name}-again",
+        data=("The manifest", json.dumps(manifest_document(analysis.manifest), indent=2, ensure_ascii=False)),
+        more=[Shown(("Model", *_MORE), [_more(model) for model in analysis.models])],
     )
 
 
+_COST = ("Order matters", "Calls", "Tokens", "Cached", "Cost")
+_EFFECTS = (
+    "Effects in percentage points; * where p < .05 after Holm's correction over positions and models. The original "
+    "percentage of Ozdemir (deviation of a position's share from that of the right tool) stands beside each effect in "
+    "the data of the first picture."
+)
 _TRUST = (
     "Intervals are 95 % and take tasks, not calls, as the sampling unit. Whether the order matters is tested by "
     "dealing each task's orders anew among its own trials. Names of tools are compared exactly; a call that names no "
@@ -92,15 +83,16 @@ _MORE = (
     "variation by position",
     "beyond chance",
     "by tool",
-    "beyond chance ",
+    "beyond chance",
     "arguments fit",
 )
 
 
-def _more(model: ModelAnalysis) -> dict[str, Any]:
+def _more(model: ModelAnalysis) -> tuple[str, ...]:
     measures = model.measures
     scores = measures.scores
-    cells = [
+    return (
+        model.model,
         f"{scores.f1:.3f}" if scores else "",
         f"{scores.weighted_f1:.3f}" if scores else "",
         *(
@@ -109,8 +101,7 @@ def _more(model: ModelAnalysis) -> dict[str, Any]:
             for value in (variation.value, variation.beyond)
         ),
         f"{100 * measures.arguments_fit:.0f} %" if measures.arguments_fit == measures.arguments_fit else "",
-    ]
-    return {"name": model.model, "cells": cells}
+    )
 
 
 def _subtitle(analysis: Analysis) -> str:
@@ -122,22 +113,22 @@ def _subtitle(analysis: Analysis) -> str:
     )
 
 
-def _row(model: ModelAnalysis, places: int) -> dict[str, Any]:
+def _row(model: ModelAnalysis, places: int) -> tuple[str, ...]:
     effects = [
         f"{100 * effect.effect.value:+.1f}{'*' * (adjusted < CERTAIN)}"
         for effect, adjusted in zip(model.measures.effects, model.holm, strict=True)
     ]
     hidden = model.measures.headline is not None
-    return {
-        "name": model.model,
-        "accuracy": percent(model.measures.accuracy) if model.measures.scores else "",
-        "effects": ["n/a"] * places if hidden else effects + [""] * (places - len(effects)),
-        "p": "n/a" if hidden else p_text(model.measures.p_value),
-        "calls": f"{model.cost.calls:,}",
-        "tokens": format_count(model.cost.prompt_tokens + model.cost.completion_tokens),
-        "cached": f"{model.cost.cached_tokens / max(1, model.cost.prompt_tokens):.0%}",
-        "cost": format_money(model.cost.money),
-    }
+    return (
+        model.model,
+        percent(model.measures.accuracy) if model.measures.scores else "",
+        *(["n/a"] * places if hidden else effects + [""] * (places - len(effects))),
+        "n/a" if hidden else p_text(model.measures.p_value),
+        f"{model.cost.calls:,}",
+        format_count(model.cost.prompt_tokens + model.cost.completion_tokens),
+        f"{model.cost.cached_tokens / max(1, model.cost.prompt_tokens):.0%}",
+        format_money(model.cost.money),
+    )
 
 
 def _facts(analysis: Analysis) -> list[tuple[str, str]]:
@@ -165,40 +156,3 @@ def _described(settings: Mapping[str, Any]) -> str:
 
 def _ordinal(number: int) -> str:
     return f"{number}{'st' if number == 1 else 'nd' if number == 2 else 'rd' if number == 3 else 'th'}"
-
-
-def _shown(picture: Picture) -> dict[str, Any]:
-    return {
-        "name": picture.name,
-        "title": picture.title,
-        "caption": picture.caption,
-        "svg": _accessible(picture),
-        "width": round(picture.width * FULL / WIDE, 1),
-        "columns": picture.columns,
-        "rows": [[_cell(value) for value in row] for row in picture.rows],
-        "count": len(picture.rows),
-        "csv": "data:text/csv;charset=utf-8," + quote(as_csv(picture)),
-    }
-
-
-def _accessible(picture: Picture) -> str:
-    """The SVG with a name for those who do not see it, and ids of its own so that several can share a page."""
-    from markupsafe import escape
-
-    svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{escape(picture.title)}" ', 1)
-    for mark in ('id="', 'href="#', "url(#"):
-        svg = svg.replace(mark, f"{mark}{picture.name}-")
-    return svg
-
-
-def as_csv(picture: Picture) -> str:
-    """The numbers behind a picture."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(picture.columns)
-    writer.writerows(picture.rows)
-    return text.getvalue()
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

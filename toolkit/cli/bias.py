@@ -217,7 +217,9 @@ def compare(
 def export(
     folder: Folder,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV (to stdout without --out).")] = False,
-    parquet: Annotated[bool, typer.Option("--parquet", help="Write Parquet (needs --out and the extra `parquet`).")] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write Parquet (needs --out, and the extra parquet).")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.")] = None,
 ) -> None:
     """Write the trials as one flat table."""

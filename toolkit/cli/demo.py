@@ -108,7 +108,7 @@ def demo(
 
 def _next_run(folder: Path, experiment: dict[str, Any]) -> Path:
     """The folder of an interrupted run of the same experiment, else a new one."""
-    from agents.experiments.report import REPORT
+    from agents.experiments.page import REPORT
     from agents.experiments.trials import MANIFEST
     from toolkit.core.config import read_yaml
 

@@ -31,6 +31,7 @@ def run(
     """Let models judge pairs of answers in both orders, as a score and as a choice."""
     from agents.experiments.analysis import plain
     from agents.experiments.judge import load_pairs, run_judge
+    from agents.experiments.judge_report import unusable, write_judge_report
     from agents.experiments.wording import p_text, percent
     from toolkit.cli.endpoint import endpoint
 
@@ -73,10 +74,13 @@ def run(
         for v in found
     ]
     columns = ["MODEL", "FIRST ANSWER (OF 9)", "FIRST CHOSEN", "AGREES", "SAME IN BOTH ORDERS", "FIVES>", "INVALID>"]
-    sink.result({"out": str(folder), "models": plain(found)}, human=sink.table(columns, rows), quiet=str(folder))
+    again = ["toolkit judge run", *(f"-m {name}" for name in model), *([f"--pairs {pairs}"] if pairs else [])]
+    page = write_judge_report(folder, found, held, " ".join(again))
+    document = {"out": str(folder), "report": str(page), "models": plain(found)}
+    sink.result(document, human=sink.table(columns, rows), quiet=str(page))
     for v in found:
-        if v.judgements and v.invalid / v.judgements > 0.1:
+        if unusable(v):
             sink.warn(
                 f"{v.model}: {v.invalid} of {v.judgements} replies hold no verdict; the rest may not stand for all"
             )
-    sink.note(f"judgements: {folder}")
+    sink.note(f"report: {page}")

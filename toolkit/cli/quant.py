@@ -43,6 +43,7 @@ def compare(
     from agents.experiments.compare import compare as compared
     from agents.experiments.compare import entries
     from agents.experiments.quant import distance
+    from agents.experiments.quant_report import write_quant_report
     from toolkit.core.paths import bundled
 
     sink = Output(json=json, quiet=quiet)
@@ -75,7 +76,10 @@ def compare(
     }
     rows = [*_alone(found, memory, sizes), *_apart(far, paired)]
     columns = ["", first.name, second.name, "DIFFERENCE"]
-    sink.result(document, human=sink.table(columns, rows), quiet=str(folder))
+    again = f"toolkit quant compare {first} {second}" + (f" --text {text}" if text else "")
+    page = write_quant_report(folder, (first.name, second.name), rows, far, paired, document, again)
+    sink.result(document | {"report": str(page)}, human=sink.table(columns, rows), quiet=str(page))
+    sink.note(f"report: {page}")
 
 
 @contextmanager

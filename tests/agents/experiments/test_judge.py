@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from agents.experiments.judge import Pair, Verdict, load_pairs, run_judge, understood
+from agents.experiments.judge_report import sentences, write_judge_report
 from tests.agents.experiments.choosing_endpoint import Choose, choosing
 from toolkit.core.errors import UsageError
 
@@ -92,3 +93,24 @@ async def test_judging_goes_on_where_it_stopped_and_refuses_other_pairs(tmp_path
         assert first == second
         with pytest.raises(UsageError, match="other pairs"):
             await run_judge(["m"], PAIRS[:5], base_url=endpoint.url, api_key=None, out=tmp_path)
+
+
+async def test_the_report_says_what_was_found_and_needs_nothing_beside_it(tmp_path: Path) -> None:
+    biased = await judged(lambda ask, names: says("2" if "number only" in ask else "1"), tmp_path / "a")
+    even = await judged(fair, tmp_path / "b")
+    assert sentences(biased)[0].startswith(
+        "It favours the answer that it reads first by 3.00 of the scale's nine points"
+    )
+    assert "no preference for the answer read first" in sentences(even)[0]
+    page = write_judge_report(tmp_path / "a", [biased, even], PAIRS, "toolkit judge run -m <m>").read_text("utf-8")
+    assert page.count("<svg ") == 3
+    assert "by 3.00 of the scale" in page
+    assert "-m &lt;m&gt;" in page
+    assert not any(mark in page for mark in ('src="', 'href="http', "@import", "<script"))
+    assert len(list((tmp_path / "a" / "figures").iterdir())) == 6
+
+
+async def test_a_report_on_replies_without_verdicts_gives_no_result(tmp_path: Path) -> None:
+    found = await judged(lambda ask, names: says("Both have merits."), tmp_path)
+    assert sentences(found)[0].startswith("No result:")
+    assert "No result:" in write_judge_report(tmp_path, [found], PAIRS, "again").read_text("utf-8")
