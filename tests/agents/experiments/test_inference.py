@@ -12,7 +12,7 @@ from agents.experiments.inference import (
     power,
     task_means,
 )
-from agents.experiments.measures import position_effects
+from agents.experiments.measures import measure, position_effects
 from agents.experiments.planted import Planted, experiment, truth
 
 BIASED = Planted((0.6, 0.2, 0.0, -0.2, -0.6), (0.5, 0.0, 0.0, -0.3, 0.2), margin=2.5, invalid=0.05)
@@ -118,3 +118,14 @@ def test_over_a_thousand_runs_bias_is_small_and_coverage_is_what_is_written(mode
 def test_over_a_thousand_runs_the_permutation_test_has_its_size() -> None:
     p_values = [permutation_test(experiment(FAIR, 60, seed), draws=300, seed=seed).p_value for seed in range(1000)]
     assert 0.03 <= np.mean(np.array(p_values) <= 0.05) <= 0.07
+
+
+def test_the_original_percentage_is_the_share_chosen_over_that_of_the_right_tool_and_with_balance_k_times_ours() -> (
+    None
+):
+    table = experiment(FAIR, 50, 3)
+    effects = measure(table, draws=50).effects
+    for place, effect in enumerate(effects):
+        chosen, stood = int((table.chosen == place).sum()), int((table.right == place).sum())
+        assert effect.original == pytest.approx((chosen - stood) / stood)
+        assert effect.original == pytest.approx(5 * effect.effect.value)
