@@ -47,6 +47,7 @@ class RunningModel:
     api_base: str | None
     local: bool
     note: str
+    trained: int | None = None
 
 
 @dataclass(frozen=True)
@@ -389,6 +390,7 @@ def _announced(model: ServedModel) -> RunningModel:
         api_base=str(base) if base else None,
         local=model.local,
         note=model.note,
+        trained=model.trained,
     )
 
 

@@ -17,13 +17,15 @@ LARGEST_ANSWER = 16_384  # tokens; more is seldom written at once, and is taken 
 
 @dataclass(frozen=True)
 class Model:
-    """A model as a client is told of it. `context` is what one request may really use (None: not known)."""
+    """A model as a client is told of it. `context` is what one request may really use, `trained` the longest the model
+    was trained with (None: not known)."""
 
     name: str
     context: int | None = None
     max_output: int | None = None
     local: bool = True
     upstream: str = ""
+    trained: int | None = None
 
     @property
     def answer(self) -> int:
@@ -81,6 +83,8 @@ def refuse_if_too_small(client: str, model: Model, prompt: int, needed: int, lea
     way = f"TOOLKIT_LLAMACPP_CONTEXT={needed} toolkit gateway up  # after `toolkit gateway down`"
     if model.upstream != "llamacpp":
         way = f"set the context of {model.name} to {needed} where it is served, then toolkit gateway up"
+    if model.trained is not None and model.trained < needed:
+        way = f"toolkit models list  # {model.name} was trained with {model.trained:,}: it takes another model"
     if lean is not None and model.context >= lean:
         way = f"add --lean (few tools, {lean:,} tokens are enough), or {way}"
     raise ToolkitError(

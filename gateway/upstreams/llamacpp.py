@@ -5,7 +5,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from toolkit.core.errors import ToolkitError, UsageError
 
 @dataclass(frozen=True)
 class LlamaServerSpec:
-    """One llama.cpp server to start. `context` is tokens one request may use; each of `slots` has as many.
+    """One llama.cpp server to start. `context` is tokens one request may use; each of `slots` has as many. `trained`
+    is the longest the model was trained with (None: the file does not say).
 
     `threads` 0 means one per core, `gpu_layers` -1 as many as fit, `port` 0 that the caller picks one.
     """
@@ -39,6 +40,7 @@ class LlamaServerSpec:
     mmproj: Path | None = None
     engine: Engine = "auto"
     max_output: int | None = None
+    trained: int | None = None
     price: Price = field(default_factory=Price)
 
 
@@ -76,6 +78,7 @@ def spec_for(
         engine=default.engine,
         mmproj=mmproj,
         max_output=model.max_output if model else None,
+        trained=trained,
         price=Price(**model.price.model_dump()) if model and model.price else Price(),
         **{key: value for key, value in chosen.items() if key != "context"},
     )
@@ -116,7 +119,8 @@ def arguments(spec: LlamaServerSpec) -> list[str]:
 
 def served(spec: LlamaServerSpec, settings: Settings) -> ServedModel:
     """The gateway's view of a server started from `spec`, whose port is set."""
-    return _served(spec.name, spec.name, f"http://127.0.0.1:{spec.port}", spec.context, spec.max_output, spec.price)
+    url = f"http://127.0.0.1:{spec.port}"
+    return replace(_served(spec.name, spec.name, url, spec.context, spec.max_output, spec.price), trained=spec.trained)
 
 
 def discover(settings: Settings, client: httpx.Client) -> Found:

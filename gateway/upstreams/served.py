@@ -22,7 +22,8 @@ class ServedModel:
     `name` is what clients ask for. `upstream` is the kind of server (`llamacpp`, `ollama`, `lmstudio`, `vllm`,
     `openai`, ...). `litellm_params` is LiteLLM's own block of that name (model, api_base, api_key); a secret in it
     is `os.environ/NAME`, never a value. `context` is how many tokens one request may really use at that server
-    (None: unknown), `price` None for hosted models that LiteLLM's own table prices.
+    (None: unknown), `trained` the longest it was trained with, where that is known. `price` is None for hosted models
+    that LiteLLM's own table prices.
     """
 
     name: str
@@ -33,3 +34,4 @@ class ServedModel:
     price: Price | None = field(default_factory=Price)
     note: str = ""
     local: bool = True
+    trained: int | None = None

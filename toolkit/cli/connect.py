@@ -219,7 +219,8 @@ def target_of(wanted: Wanted) -> "Target":
     if gateway is None:
         raise ToolkitError("no gateway is running", hint="toolkit gateway up")
     models = tuple(
-        Model(model.name, model.context, model.max_output, model.local, model.upstream) for model in gateway.models
+        Model(model.name, model.context, model.max_output, model.local, model.upstream, model.trained)
+        for model in gateway.models
     )
     return Target(gateway.url, models, client_key.key_path(wanted.client))
 

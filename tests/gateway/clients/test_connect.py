@@ -293,6 +293,15 @@ def test_a_model_that_is_too_small_is_refused_with_the_number_and_the_way(
     assert run(["connect", client, "--lean"]) == (0 if lean else 1)
 
 
+def test_a_model_trained_with_less_is_not_to_be_given_more(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    announce(model("toolkit-tiny", 4096, trained=4096))
+    for lean in ([], ["--lean"]):
+        assert run(["connect", "claude-code", *lean]) == 1
+        said = capsys.readouterr().err
+        assert "hint: toolkit models list  # toolkit-tiny was trained with 4,096" in said
+        assert "TOOLKIT_LLAMACPP_CONTEXT" not in said
+
+
 def test_the_way_to_more_context_fits_the_upstream(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     announce(model("gemma3:4b", 8192, upstream="ollama"))
     assert run(["connect", "claude-code"]) == 1
