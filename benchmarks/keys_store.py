@@ -1,8 +1,10 @@
 """The key store alone: admit and settle a request, per second and in microseconds, on both engines.
 
+Alone, by the way that the proxy's event loop takes; together, from several threads.
 Compared, in the same run, with the least that any store could do: one empty write transaction of the same database.
 """
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -11,7 +13,7 @@ from collections.abc import Callable
 
 from benchmarks import _keys_rig as rig
 from gateway.keys.admission import Ask, Price
-from gateway.keys.store import Admitted, Call, KeyStore, Usage, open_store
+from gateway.keys.store import Admitted, Call, KeyStore, Usage, open_instant, open_store
 
 REQUESTS = int(os.environ.get("KEYS_STORE_REQUESTS", "2000"))
 THREADS = 4
@@ -28,19 +30,21 @@ def main() -> None:
 
 
 def measure(engine: str, url: str) -> None:
-    with open_store(url) as store:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(open_store(url))
         owner = store.register()
         made = store.create("bench", budget_nano=10**15)
+        door = stack.enter_context(open_instant(url) or contextlib.nullcontext(store))
 
-        def pair(number: str) -> None:
+        def pair(door: KeyStore, number: str) -> None:
             ask = Ask(prompt=100, answer=100, price=Price(1_000_000, 1_000_000))
-            assert isinstance(store.admit(made.key.id, Call(number, "m"), ask, owner), Admitted)
-            store.settle(number, Usage(cost_nano=50, prompt_tokens=20, completion_tokens=30))
+            assert isinstance(door.admit(made.key.id, Call(number, "m"), ask, owner), Admitted)
+            door.settle(number, Usage(cost_nano=50, prompt_tokens=20, completion_tokens=30))
 
-        look = timed(lambda _: store.authenticate(made.secret), "look")
+        look = timed(lambda _: door.authenticate(made.secret), "look")
         empty = timed(lambda _: nothing(store), "empty")
-        alone = timed(pair, "one")
-        together = together_timed(pair)
+        alone = timed(lambda number: pair(door, number), "one")
+        together = together_timed(lambda number: pair(store, number))
         print(
             f"{engine}: look up {look * 1e6:.0f} us; admit + settle {alone * 1e6:.0f} us ({1 / alone:.0f}/s) alone, "
             f"{1 / together:.0f}/s from {THREADS} threads; two empty write transactions {2 * empty * 1e6:.0f} us, "
