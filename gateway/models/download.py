@@ -9,13 +9,16 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 from toolkit.core.errors import ToolkitError
@@ -25,6 +28,7 @@ ATTEMPTS = 10  # in a row without a single byte
 LONGEST_WAIT = 900.0  # a server that asks for more is told on, and the part kept
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
 PIECE = 2**20
+READ = 2**19  # bytes taken from the line at once: httpcore's 64 KiB costs more in Python than the bytes themselves
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Watcher(Protocol):
 
 def client(timeout: float = 30.0) -> httpx.Client:
     """A client that follows redirects, never from https to plain http. Proxies come from the environment."""
+    httpcore.HTTP11Connection.READ_NUM_BYTES = READ
     return httpx.Client(
         follow_redirects=True,
         max_redirects=8,
@@ -125,7 +130,7 @@ class _Part:
 
     def fill(self, response: httpx.Response) -> None:
         """Append the body. Every piece is written as it comes, so that a kill loses none."""
-        with self.path.open("ab", buffering=0) as handle:
+        with self.path.open("ab", buffering=0) as handle, self._hashing() as hashed:
             for piece in response.iter_raw():
                 if self.have + len(piece) > self.wanted.size:
                     raise ToolkitError(
@@ -133,18 +138,34 @@ class _Part:
                         hint="run the same command again; if it happens again the file has just been replaced",
                     )
                 try:
-                    self._append(handle.fileno(), piece)
+                    self._append(handle.fileno(), piece, hashed)
                 except OSError as error:
                     raise self._unwritten(error) from None
 
-    def _append(self, descriptor: int, piece: bytes) -> None:
+    def _append(self, descriptor: int, piece: bytes, hashed: Callable[[memoryview], None]) -> None:
         rest = memoryview(piece)
         while rest:
             written = os.write(descriptor, rest)
-            self.digest.update(rest[:written])
+            hashed(rest[:written])
             self.have += written
             self.watcher.advance(written)
             rest = rest[written:]
+
+    @contextmanager
+    def _hashing(self) -> Iterator[Callable[[memoryview], None]]:
+        """Hashes in a second thread while the next piece is fetched; at the end of the block all is hashed.
+
+        Two pieces wait at most: a processor that hashes slower than the line sends slows the line, not the memory.
+        """
+        waiting: list[Future[None]] = []
+
+        def hashed(piece: memoryview) -> None:
+            waiting.append(pool.submit(self.digest.update, piece))
+            if len(waiting) > 2:
+                waiting.pop(0).result()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
+            yield hashed
 
     def _unwritten(self, error: OSError) -> ToolkitError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
