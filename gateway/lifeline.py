@@ -13,8 +13,6 @@ import sys
 import threading
 import time
 
-import psutil
-
 GRACE = 3.0
 
 
@@ -27,6 +25,8 @@ def _until_parent_is_gone() -> None:
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass
+    import psutil  # only now: a server that starts should not wait for it
+
     children = psutil.Process().children(recursive=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)

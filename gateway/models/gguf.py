@@ -273,8 +273,7 @@ class _Cursor:
             self._need(count * 8)
             if count <= KEPT_ELEMENTS // 16:
                 return [self.text() for _ in range(count)]
-            for _ in range(count):
-                self.skip(self.number("Q"))
+            self._skip_texts(count)
             return Skipped(count)
         code = _SCALARS.get(kind)
         if code is None:
@@ -284,6 +283,18 @@ class _Cursor:
             self.skip(count * width)
             return Skipped(count)
         return list(struct.unpack(f"<{count}{code}", self.take(count * width)))
+
+    def _skip_texts(self, count: int) -> None:
+        """Pass over `count` texts. Vocabularies have hundreds of thousands: what fits the piece is done at once."""
+        length_at = struct.Struct("<Q").unpack_from
+        while count:
+            self.take(8)  # fetches a piece if there is none, and raises at the end
+            self.at -= 8
+            begin, last = self.at - self._start, len(self._piece) - 8
+            while count and begin <= last:
+                begin += 8 + length_at(self._piece, begin)[0]
+                count -= 1
+            self.skip(begin - (self.at - self._start))
 
     def _refuse(self, count: int) -> Any:
         raise NotGguf(f"has a broken header: an array of {count:,} arrays stands in it")

@@ -11,8 +11,6 @@ import threading
 from types import FrameType
 from typing import Any
 
-import psutil
-
 from gateway.lifeline import watch
 
 
@@ -51,6 +49,8 @@ _FLASH = {
 
 def _cores() -> int:
     """Cores this process may use: a second thread on the same core only slows llama.cpp down."""
+    import psutil
+
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
