@@ -1,23 +1,31 @@
 """Time from the start of serving to the first token: `models serve` against llama.cpp's server alone, in turn.
 
 Bare is the same llama.cpp in a child of its own, started by hand with the same options and asked as soon as it
-answers. What the command adds before it starts the child (imports, the file's header) is in its time.
+answers. What the command adds before it starts the child (imports, the file's header) is in its time. Two models: the
+built-in one of 5 MB, where that is most of the time, and one with random weights of 750 MB, still smaller than any
+in the catalogue.
 """
 
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import httpx
 
+from benchmarks._made_models import Made, write
 from gateway.process import free_port
 from gateway.settings import Settings
 from gateway.upstreams.discovery import builtin_specs
-from gateway.upstreams.llamacpp import LlamaServerSpec, arguments
+from gateway.upstreams.llamacpp import LlamaServerSpec, arguments, spec_for
+from gateway.upstreams.xllamacpp_server import _cores
 
 ROUNDS = 9
+LARGE = Made("llama", layers=8, width=1536, heads=12, kv_heads=4, head=128, feed_forward=6144, vocabulary=32_768)
 BARE = """
 import json, sys, xllamacpp
 options = json.loads(sys.argv[1])
@@ -32,31 +40,27 @@ sys.stdin.read()
 
 
 def main() -> None:
-    """Print the median of both and the median of the ratios and differences, pair by pair."""
-    from dataclasses import replace
+    """Print, for both models, the median of both ways and the median of the ratios and differences, pair by pair."""
+    print("the built-in model")
+    _compare("toolkit-tiny", replace(builtin_specs(Settings())[0], slots=1, threads=1))
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(LARGE, Path(folder) / "large.gguf")
+        print(f"random weights, {path.stat().st_size / 2**20:.0f} MiB")
+        _compare(str(path), spec_for(path, path.stem, Settings(), slots=1, threads=_cores()))
 
-    spec = replace(builtin_specs(Settings())[0], slots=1, threads=1)
-    pairs = [(_ours(spec), _bare(spec)) for _ in range(ROUNDS)]
-    ours, bare = (statistics.median(times) for times in zip(*pairs, strict=True))
-    print(f"toolkit models serve  {ours * 1000:6.0f} ms to the first token")
-    print(f"llama.cpp alone       {bare * 1000:6.0f} ms")
-    print(f"difference            {statistics.median(a - b for a, b in pairs) * 1000:6.0f} ms")
+
+def _compare(typed: str, spec: LlamaServerSpec) -> None:
+    ours = ["-P", "-m", "toolkit.cli.main", "models", "serve", typed, "--port"]
+    pairs = [(_timed([sys.executable, *ours], spec), _timed(None, spec)) for _ in range(ROUNDS)]
+    served, bare = (statistics.median(times) for times in zip(*pairs, strict=True))
+    print(f"  toolkit models serve  {served * 1000:6.0f} ms to the first token")
+    print(f"  llama.cpp alone       {bare * 1000:6.0f} ms")
+    print(f"  difference            {statistics.median(a - b for a, b in pairs) * 1000:6.0f} ms")
     ratio = statistics.median(a / b for a, b in pairs)
-    print(f"ratio                 {ratio:6.2f}   (bar: 1.05, which a model that takes seconds to load meets)")
-
-
-def _ours(spec: LlamaServerSpec) -> float:
-    command = ["-m", "toolkit.cli.main", "models", "serve", spec.name, "--port"]
-    return _timed([sys.executable, "-P", *command], spec)
-
-
-def _bare(spec: LlamaServerSpec) -> float:
-    return _timed(None, spec)
+    print(f"  ratio                 {ratio:6.2f}   (bar: at most 1.05)", flush=True)
 
 
 def _timed(command: list[str] | None, spec: LlamaServerSpec) -> float:
-    from dataclasses import replace
-
     port = free_port()
     if command is None:
         flat = arguments(replace(spec, port=port))

@@ -14,9 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import httpx
-import psutil
-
 from toolkit.core.errors import ToolkitError
 
 TAIL_LINES = 12
@@ -92,6 +89,8 @@ class Child:
         Raises ToolkitError with the last lines of the log if the child ends first or `timeout` seconds pass.
         `between` runs at every turn, for a caller that wants to notice something else meanwhile.
         """
+        import httpx
+
         deadline = time.monotonic() + timeout
         with httpx.Client(timeout=2.0, trust_env=False) as client:
             while True:
@@ -108,6 +107,8 @@ class Child:
 
     def stop(self, *, grace: float = 5.0) -> None:
         """End it and everything it started: ask first, insist after `grace` seconds. Safe to call twice."""
+        import psutil
+
         family: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(self._popen.pid)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from gateway.models.fit import Room
 
 KEPT_FREE = 512 * 2**20  # for the system and the gateway itself
@@ -57,6 +55,8 @@ class Machine:
 
 def look() -> Machine:
     """This machine as it is now; takes up to a few seconds where a vendor's tool is slow."""
+    import psutil
+
     ram = psutil.virtual_memory()
     total = min(ram.total, _container_limit() or ram.total)
     free = max(0, min(ram.available, total))

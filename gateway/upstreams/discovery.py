@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import httpx
 
 import gateway.models
 from gateway.models import store
@@ -23,6 +22,9 @@ from gateway.upstreams.served import Price, ServedModel
 from gateway.upstreams.wire import Found, ask
 from toolkit.core.config import secret
 from toolkit.core.errors import ToolkitError
+
+if TYPE_CHECKING:
+    import httpx
 
 BUILTIN = Path(gateway.models.__path__[0]) / "builtin"
 BUILTIN_CONTEXT = 4096
@@ -48,6 +50,8 @@ def discover_all(settings: Settings) -> Discovered:
     Takes about `settings.discover.timeout` seconds at most. Raises ToolkitError for a model of the settings that
     cannot be served: a file that is missing or damaged, a key that is not set.
     """
+    import httpx
+
     with httpx.Client(timeout=settings.discover.timeout, trust_env=False) as client:
         named = [_named(model, settings, client) for model in settings.models]
         searches: list[Callable[[Settings, httpx.Client], Found]] = [
@@ -114,7 +118,7 @@ def builtin_specs(settings: Settings) -> list[LlamaServerSpec]:
     ]
 
 
-def _named(model: Model, settings: Settings, client: httpx.Client) -> ServedModel | LlamaServerSpec:
+def _named(model: Model, settings: Settings, client: "httpx.Client") -> ServedModel | LlamaServerSpec:
     """One entry of `models:`."""
     if model.api_key:
         secret(model.api_key, what=f"api_key of model {model.name}")
@@ -153,7 +157,7 @@ def _named(model: Model, settings: Settings, client: httpx.Client) -> ServedMode
 
 
 def _at_ollama(
-    model: Model, tag: str, base: str, price: Price | None, settings: Settings, client: httpx.Client
+    model: Model, tag: str, base: str, price: Price | None, settings: Settings, client: "httpx.Client"
 ) -> ServedModel:
     shown, _ = ask(client, f"{base}/api/show", "Ollama", post={"model": tag})
     shown = shown or {}

@@ -7,9 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from gateway.models import gguf
 from gateway.process import python_module
@@ -17,6 +15,9 @@ from gateway.settings import Engine, KvType, Model, Settings
 from gateway.upstreams.served import Price, ServedModel
 from gateway.upstreams.wire import Found, ask, base_url, count, items
 from toolkit.core.errors import ToolkitError, UsageError
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def served(spec: LlamaServerSpec, settings: Settings) -> ServedModel:
     return replace(_served(spec.name, spec.name, url, spec.context, spec.max_output, spec.price), trained=spec.trained)
 
 
-def discover(settings: Settings, client: httpx.Client) -> Found:
+def discover(settings: Settings, client: "httpx.Client") -> Found:
     """The models of a llama.cpp server that runs already."""
     url = settings.discover.llamacpp
     if not url:
@@ -139,14 +140,14 @@ def discover(settings: Settings, client: httpx.Client) -> Found:
     return Found(tuple(_served(name, name, base, context, None, Price()) for name in names))
 
 
-def context_held(client: httpx.Client, base: str) -> int | None:
+def context_held(client: "httpx.Client", base: str) -> int | None:
     """How many tokens one request may really use at the llama.cpp server at `base`, as it says itself."""
     props, _ = ask(client, f"{base}/props", "llama.cpp")
     defaults = (props or {}).get("default_generation_settings")
     return count(defaults.get("n_ctx")) if isinstance(defaults, dict) else None
 
 
-def context_trained(client: httpx.Client, base: str) -> int | None:
+def context_trained(client: "httpx.Client", base: str) -> int | None:
     """How many tokens the model at the llama.cpp server at `base` was trained with."""
     models, _ = ask(client, f"{base}/v1/models", "llama.cpp")
     for item in items(models, "data"):

@@ -1,13 +1,16 @@
 """Models of a running LM Studio, by its REST API (`/api/v0/models`), or by `/v1/models` where that is off."""
 
-import httpx
+from typing import TYPE_CHECKING
 
 from gateway.settings import Settings
 from gateway.upstreams.served import ServedModel
 from gateway.upstreams.wire import Found, ask, base_url, count, items
 
+if TYPE_CHECKING:
+    import httpx
 
-def discover(settings: Settings, client: httpx.Client) -> Found:
+
+def discover(settings: Settings, client: "httpx.Client") -> Found:
     """The language models LM Studio holds. `context` is the loaded one; it loads the others when asked for."""
     url = settings.discover.lmstudio
     if not url:

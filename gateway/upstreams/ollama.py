@@ -5,12 +5,14 @@ request: the model's own setting if it has one, else what is loaded, else the de
 """
 
 from concurrent.futures import ThreadPoolExecutor
-
-import httpx
+from typing import TYPE_CHECKING
 
 from gateway.settings import Discover, Settings
 from gateway.upstreams.served import Price, ServedModel
 from gateway.upstreams.wire import Found, ask, base_url, count, items
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def server(settings: Settings) -> str:
@@ -18,7 +20,7 @@ def server(settings: Settings) -> str:
     return base_url(settings.discover.ollama or str(Discover.model_fields["ollama"].default))
 
 
-def discover(settings: Settings, client: httpx.Client) -> Found:
+def discover(settings: Settings, client: "httpx.Client") -> Found:
     """Every language model Ollama has, by its tag."""
     url = settings.discover.ollama
     if not url:

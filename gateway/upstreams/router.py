@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from gateway.lifeline import watch
 from gateway.models import fit, gguf, machine
 from gateway.models.architecture import from_header
-from gateway.models.hub import split_of
 from gateway.process import Child, free_port, python_module
 from gateway.upstreams.llamacpp import LlamaServerSpec, command
 from gateway.upstreams.served import Price
@@ -88,6 +87,10 @@ class _Model:
     """One model behind the router: its spec, what it needs, its server if it is loaded."""
 
     def __init__(self, spec: LlamaServerSpec) -> None:
+        from gateway.models.hub import (
+            split_of,
+        )  # brings an HTTP client along, which other users of this file do without
+
         self.spec = spec
         header = gguf.read_file(spec.gguf)
         weights = sum(part.stat().st_size for part in split_of(spec.gguf))

@@ -1,13 +1,16 @@
 """Models of a running vLLM server: its OpenAI-compatible list says how long a request may be (`max_model_len`)."""
 
-import httpx
+from typing import TYPE_CHECKING
 
 from gateway.settings import Settings
 from gateway.upstreams.served import ServedModel
 from gateway.upstreams.wire import Found, ask, base_url, count, items
 
+if TYPE_CHECKING:
+    import httpx
 
-def discover(settings: Settings, client: httpx.Client) -> Found:
+
+def discover(settings: Settings, client: "httpx.Client") -> Found:
     """What vLLM serves. A server at that address that is not vLLM is left out, and said so."""
     url = settings.discover.vllm
     if not url:

@@ -1,11 +1,12 @@
 """What all discoveries share: one bounded question to a server that may not be there, and the form of the answer."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import httpx
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.upstreams.served import ServedModel
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,10 @@ class Answer(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def ask(client: httpx.Client, url: str, what: str, *, post: object = None) -> Answer:
+def ask(client: "httpx.Client", url: str, what: str, *, post: object = None) -> Answer:
     """GET `url` (POST if there is a body). Never raises for what a server does or does not answer."""
+    import httpx
+
     try:
         response = client.get(url) if post is None else client.post(url, json=post)
         response.raise_for_status()
