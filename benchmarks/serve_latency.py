@@ -2,7 +2,7 @@
 
 Bare is the same llama.cpp in a child of its own, started by hand with the same options and asked as soon as it
 answers. What the command adds before it starts the child (imports, the file's header) is in its time. Two models: the
-built-in one of 5 MB, where that is most of the time, and one with random weights of 750 MB, still smaller than any
+built-in one of 5 MB, where that is most of the time, and one with random weights of 720 MiB, still smaller than any
 in the catalogue.
 """
 
