@@ -6,6 +6,7 @@ Secrets stay references (`os.environ/NAME`) that LiteLLM resolves in its own pro
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.mcp import entries
 from gateway.settings import Settings
 from gateway.upstreams.served import Price, ServedModel
 from toolkit.core.errors import UsageError
@@ -20,7 +21,8 @@ def build(models: Sequence[ServedModel], settings: Settings) -> dict[str, Any]:
     Raises UsageError if two upstreams offer the same name, or a fallback names a model that is not served.
     """
     _refuse_twins(models)
-    return {
+    servers = {"mcp_servers": entries(settings.mcp)} if settings.mcp else {}
+    return servers | {
         "model_list": [_entry(model) for model in models],
         "litellm_settings": {
             "drop_params": True,

@@ -5,11 +5,16 @@ The only module, with the hooks, that imports LiteLLM; nothing of ours is patche
 
 import os
 import sys
+from types import MappingProxyType
 
 from gateway.lifeline import watch
+from gateway.mcp import Servers
+from gateway.mcp import environment as mcp_environment
 
 
-def environment(*, keys_url: str, master_key: str, unknown_price: str, state: str) -> dict[str, str]:
+def environment(
+    *, keys_url: str, master_key: str, unknown_price: str, state: str, mcp: Servers = MappingProxyType({})
+) -> dict[str, str]:
     """What the proxy and its hooks read from the environment."""
     from gateway.litellm_config import MASTER_KEY
 
@@ -28,6 +33,7 @@ def environment(*, keys_url: str, master_key: str, unknown_price: str, state: st
         "PYTHONSAFEPATH": "1",
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY", ""), loopback])),
         "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy", ""), loopback])),
+        **mcp_environment(mcp),
     }
 
 

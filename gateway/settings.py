@@ -44,6 +44,7 @@ Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
 Hosted = Literal["openai", "anthropic", "gemini", "mistral", "openrouter"]
 Engine = Literal["auto", "llama-server", "xllamacpp"]
 KvType = Literal["f16", "q8_0", "q4_0"]
+McpName = Literal["python", "spreadsheet", "prices", "web", "files", "images"]
 
 
 class Listen(Strict):
@@ -150,14 +151,25 @@ class Keys(Strict):
         return self.database if "://" in self.database else f"sqlite:///{Path(self.database).expanduser().absolute()}"
 
 
+def _folders_named(servers: dict[McpName, tuple[str, ...]]) -> dict[McpName, tuple[str, ...]]:
+    for name, options in servers.items():
+        flags = {option.partition("=")[0] for option in options}
+        if "--http" in flags:
+            raise ValueError(f"{name} is started by the gateway; leave out --http")
+        if name in ("files", "spreadsheet") and "--root" not in flags:
+            raise ValueError(f"{name} needs the folder that it may touch: [--root, FOLDER]")
+    return servers
+
+
 class Settings(Strict):
-    """The whole of `gateway.yaml`."""
+    """The whole of `gateway.yaml`. `mcp`: MCP servers by name, each with its options of `toolkit mcp run NAME`."""
 
     gateway: Listen = Listen()
     discover: Discover = Discover()
     llamacpp: LlamaServer = LlamaServer()
     models: tuple[Model, ...] = ()
     keys: Keys = Keys()
+    mcp: Annotated[dict[McpName, tuple[str, ...]], AfterValidator(_folders_named)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "Settings":

@@ -23,7 +23,7 @@ from typing import Any, TextIO, cast
 import psutil
 from filelock import FileLock, Timeout
 
-from gateway import lifeline, litellm_config, proxy
+from gateway import lifeline, litellm_config, mcp, proxy
 from gateway.mends import NAMES
 from gateway.process import Child, free_port, port_is_free, python_module, tail
 from gateway.settings import Settings, load_settings
@@ -61,6 +61,7 @@ class Running:
     pids: dict[str, int]
     log: str
     mends: tuple[str, ...] = ()
+    mcp: tuple[str, ...] = ()
 
     def model(self, name: str) -> RunningModel | None:
         """The model of that name, or None."""
@@ -86,7 +87,8 @@ def running() -> Running | None:
     except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
         return None
     record["models"] = tuple(RunningModel(**model) for model in record["models"])
-    record["mends"] = tuple(record.get("mends", ()))
+    for names in ("mends", "mcp"):
+        record[names] = tuple(record.get(names, ()))
     return Running(**record)
 
 
@@ -140,6 +142,7 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 hint="toolkit models list",
             )
 
+        mcp.check(settings.mcp)
         note("starting the proxy")
         config = state_dir() / "litellm.yaml"
         write_text(config, _as_yaml(litellm_config.build(models, settings)), mode=0o600)
@@ -158,6 +161,7 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 master_key=master_key(),
                 unknown_price=settings.keys.unknown_price,
                 state=str(state_dir()),
+                mcp=settings.mcp,
             ),
         )
 
@@ -171,6 +175,7 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 pids={"supervisor": os.getpid()} | {name: child.pid for name, child in children.items()},
                 log=str(log_path()),
                 mends=NAMES,
+                mcp=tuple(settings.mcp),
             )
             write_text(record_path(), json.dumps(asdict(found), indent=2), mode=0o600)
             return found

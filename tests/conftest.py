@@ -42,6 +42,7 @@ class LiveGateway:
 
     url: str
     home: Path
+    notes: Path  # the folder that its files server may touch
 
     @contextmanager
     def environment(self) -> Iterator[None]:
@@ -70,12 +71,16 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     from gateway import supervisor
     from gateway.process import free_port
 
-    folder = tmp_path_factory.mktemp("gateway-home")
+    folder, notes = tmp_path_factory.mktemp("gateway-home"), tmp_path_factory.mktemp("notes")
     with pytest.MonkeyPatch.context() as patch:
         isolate(folder, patch)
-        with supervisor.attached(None, only_builtin() | {"gateway__port": free_port()}, note=lambda _: None) as found:
+        settings = only_builtin() | {
+            "gateway__port": free_port(),
+            "mcp": {"python": [], "files": ["--root", str(notes)]},
+        }
+        with supervisor.attached(None, settings, note=lambda _: None) as found:
             patch.undo()
-            yield LiveGateway(url=found.url, home=folder)
+            yield LiveGateway(url=found.url, home=folder, notes=notes)
 
 
 def only_builtin() -> dict[str, object]:

@@ -21,7 +21,7 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 from gateway.keys import estimate, refusals
 from gateway.keys.admission import Ask, Price, Reason, matches
 from gateway.keys.ledger import Ledger
-from gateway.keys.routes import ACCOUNTED, ANTHROPIC, client_name, is_open
+from gateway.keys.routes import ACCOUNTED, ANTHROPIC, MCP, client_name, is_open
 from gateway.keys.store import Call, Refused, StoreUnavailable, Usage
 
 log = logging.getLogger("toolkit.keys")
@@ -31,6 +31,7 @@ UNKNOWN_PRICE = "TOOLKIT_UNKNOWN_PRICE"
 # LiteLLM reports how a request ended a moment after it did.
 REPORT_SECONDS = 5.0
 LONGEST_NAME = 255
+MCP_CALL = "call_mcp_tool"  # LiteLLM's name
 KEY_ID = "toolkit_key_id"
 PATTERNS = "toolkit_models"
 REFUSAL = "toolkit_refusal"
@@ -77,7 +78,8 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
 
     if master_key and hmac.compare_digest((api_key or "").encode(), str(master_key).encode()):
         return UserAPIKeyAuth(api_key=api_key, user_id="operator", user_role=LitellmUserRoles.PROXY_ADMIN)
-    path, method = request.url.path, request.scope.get("method", "")
+    # LiteLLM rewrites the path of its other MCP routes to /mcp, and keeps the one that was asked for.
+    path, method = request.scope.get("_original_path") or request.url.path, request.scope.get("method", "")
     try:
         ledger = _ledger()
         found = await ledger.run(lambda store: store.authenticate(api_key or ""))
@@ -85,7 +87,10 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
         raise _unavailable(error) from None
     if isinstance(found, Refused):
         if path != ANTHROPIC or method != "POST":
-            raise _refusal(found, anthropic=False, now=ledger.store.clock())
+            refusal = _refusal(found, anthropic=False, now=ledger.store.clock())
+            if path == MCP:  # a 401 would send the client to a login that there is not, and LiteLLM rewords it
+                refusal.code = "403"
+            raise refusal
         # Raised here, an error always has OpenAI's shape: the hook before the call gives it Anthropic's.
         return _caller(api_key, path, {REFUSAL: found})
     if not is_open(method, path):
@@ -130,6 +135,8 @@ class KeyHooks(CustomLogger):
         known = user_api_key_dict.metadata
         if REFUSAL in known:
             raise _refusal(known[REFUSAL], anthropic=anthropic, now=ledger.store.clock())
+        if call_type == MCP_CALL:  # costs nothing, and the key was checked when the request came
+            return data
         call_id, model, key_id = data.get("litellm_call_id"), data.get("model"), known.get(KEY_ID)
         named = isinstance(model, str) and len(model) <= LONGEST_NAME
         if call_type not in ACCOUNTED or not call_id or key_id is None or not isinstance(model, str) or not named:
@@ -138,6 +145,13 @@ class KeyHooks(CustomLogger):
             if data.get(name) not in (None, False):
                 raise ProxyException(f"A request may not set {name}.", Reason.NOT_ACCEPTED.value, name, 422)
         found = estimate.bound(data, embedding=call_type == "aembedding")
+        if "mcp" in found.provider_tools:  # LiteLLM would call them itself and ask the model again, past the estimate
+            raise ProxyException(
+                f"The gateway does not call MCP tools for a model; a client calls them itself, at {MCP}.",
+                Reason.NOT_ACCEPTED.value,
+                "tools",
+                422,
+            )
         sent = data.get("proxy_server_request") or {}
         call = Call(
             id=call_id,

@@ -5,6 +5,7 @@ surface) escapes the accounting or tells more than a key need know, and is close
 """
 
 ANTHROPIC = "/v1/messages"
+MCP = "/mcp"  # the tools of gateway.mcp; over streamable HTTP a client posts, listens and ends its session there
 OPEN_TO_KEYS = {
     "POST": {
         ANTHROPIC,
@@ -17,9 +18,12 @@ OPEN_TO_KEYS = {
         "/responses",
         "/v1/embeddings",
         "/embeddings",
+        MCP,
     },
-    "GET": {"/v1/models", "/models"},
+    "GET": {"/v1/models", "/models", MCP},
+    "DELETE": {MCP},
 }
+
 # LiteLLM's names of the calls that go through the hook before a call and are settled after it.
 ACCOUNTED = {"acompletion", "atext_completion", "aembedding", "aresponses", "anthropic_messages"}
 _CLIENTS = {"claude-cli": "claude-code", "claude-code": "claude-code", "opencode": "opencode", "ai-sdk": "ai-sdk"}

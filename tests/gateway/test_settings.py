@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from gateway.settings import Settings, load_settings
+from mcp_servers.catalogue import SERVERS
 from toolkit.core.errors import UsageError
 from toolkit.core.paths import bundled, config_dir
 
@@ -90,3 +91,24 @@ def test_a_missing_or_binary_file_is_one_clear_error(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="not UTF-8"):
         load_settings(path)
+
+
+def test_the_commented_mcp_servers_of_the_example_are_all_there_are() -> None:
+    text = bundled("gateway.example.yaml").read_text(encoding="utf-8")
+    block = text[text.index("\nmcp: {}") :].replace("mcp: {}", "mcp:")
+    servers = yaml.safe_load(re.sub(r"^  # ", "  ", block, flags=re.MULTILINE))["mcp"]
+    assert set(Settings.model_validate({"mcp": servers}).mcp) == set(SERVERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("mcp: {fils: []}", "mcp.fils"),
+        ("mcp: {files: []}", "files needs the folder that it may touch: [--root, FOLDER]"),
+        ("mcp: {spreadsheet: [--read-only]}", "spreadsheet needs the folder"),
+        ("mcp: {python: [--http, '1']}", "leave out --http"),
+    ],
+)
+def test_mcp_servers_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        load_settings(write(tmp_path, text))

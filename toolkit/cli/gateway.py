@@ -150,6 +150,8 @@ def _show(out: Output, found: "Running") -> None:
         out.note(f"gateway at {found.url} ({print_processes})")
         if found.mends:
             out.note(f"mended for local models: {', '.join(found.mends)}")
+        if found.mcp:
+            out.note(f"MCP servers at {found.url}/mcp: {', '.join(found.mcp)}")
     rows = [
         (
             model.name,
