@@ -39,7 +39,7 @@ test: $(READY) ## Every test
 test-fast: $(READY) ## The tests that take less than ten seconds each
 	$(PY) -m pytest -m "not slow"
 
-clients: ## The real Claude Code and OpenCode that some tests drive (needs npm)
+clients: ## The real Claude Code, OpenCode and MCP Inspector that some tests drive (needs npm)
 	cd tests/gateway/clients && npm install --no-package-lock --no-audit --no-fund
 
 check: $(READY) ## Format, lint, types, import contract

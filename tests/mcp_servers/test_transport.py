@@ -24,26 +24,8 @@ from mcp_servers.__main__ import main
 from mcp_servers.catalogue import SERVERS
 from mcp_servers.isolation import Limits
 from mcp_servers.server import WhereOnly
+from tests.mcp_servers.calls import ARGUMENTS, CALLS, OFFLINE
 from tests.mcp_servers.conftest import stdio
-
-# One call of each server that needs nothing of the outside.
-CALLS: dict[str, tuple[str, dict[str, Any]]] = {
-    "python": ("run_python", {"code": "6 * 7"}),
-    "spreadsheet": ("query_spreadsheet", {"file": "t.csv", "sql": "SELECT sum(a) FROM data"}),
-    "prices": ("crypto_price", {"coin": "btc"}),
-    "web": ("read_page", {"url": "http://127.0.0.1/"}),
-    "files": ("read_file", {"path": "t.csv"}),
-    "images": ("list_image_models", {}),
-}
-ARGUMENTS = {
-    "prices": ["--coingecko", "http://127.0.0.1:9", "--coinbase", "http://127.0.0.1:9"],
-    "images": ["--url", "http://127.0.0.1:9"],
-}
-OFFLINE = {
-    "prices": "no price service answers",
-    "web": "only public pages can be read",
-    "images": "no web UI answers",
-}
 
 
 @pytest.fixture
