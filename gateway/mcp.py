@@ -22,6 +22,7 @@ _READ = (
     "GOOGLE_APPLICATION_CREDENTIALS",
 )
 START_SECONDS = 60.0
+ENABLED = "LITELLM_ENABLE_MCP_STDIO"  # in the proxy's environment if there are servers
 
 Servers = Mapping[str, Sequence[str]]
 
@@ -36,7 +37,7 @@ def environment(servers: Servers) -> dict[str, str]:
     if not servers:
         return {}
     program = Path(_command("python", ())[0]).name
-    return {"LITELLM_ENABLE_MCP_STDIO": "true", "LITELLM_MCP_STDIO_EXTRA_COMMANDS": program}
+    return {ENABLED: "true", "LITELLM_MCP_STDIO_EXTRA_COMMANDS": program}
 
 
 def check(servers: Servers) -> None:

@@ -23,6 +23,7 @@ from gateway.keys.admission import Ask, Price, Reason, matches
 from gateway.keys.ledger import Ledger
 from gateway.keys.routes import ACCOUNTED, ANTHROPIC, MCP, client_name, is_open
 from gateway.keys.store import Call, Refused, StoreUnavailable, Usage
+from gateway.mcp import ENABLED
 
 log = logging.getLogger("toolkit.keys")
 
@@ -93,7 +94,7 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
             raise refusal
         # Raised here, an error always has OpenAI's shape: the hook before the call gives it Anthropic's.
         return _caller(api_key, path, {REFUSAL: found})
-    if not is_open(method, path):
+    if not is_open(method, path) or (path == MCP and ENABLED not in os.environ):
         raise ProxyException(f"The route {path} is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 403)
     known = {KEY_ID: found.id, PATTERNS: found.models}
     return _caller(api_key, path, known, name=found.name, models=list(_allowed(_router(), found.models)))
