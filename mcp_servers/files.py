@@ -17,7 +17,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-from mcp_servers.guard import Folders, Place, Refusal, clip, folder_options
+from mcp_servers.guard import Folders, Place, Refusal, add_folder_options, clip, folder_options
 from mcp_servers.server import AtMost, ToolServer
 from toolkit.core.units import format_bytes
 
@@ -215,11 +215,8 @@ def search(
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The flags of `toolkit mcp run files`."""
-    parser.add_argument(
-        "--root", action="append", default=[], metavar="FOLDER", help="allowed folder, repeatable (default: this one)"
-    )
+    add_folder_options(parser)
     parser.add_argument("--hidden", action="store_true", help="also allow names that begin with a dot (never .git)")
-    parser.add_argument("--read-only", action="store_true", help="offer no tool that writes")
 
 
 def build(options: argparse.Namespace) -> ToolServer:

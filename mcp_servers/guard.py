@@ -5,6 +5,7 @@ another without following links, so that nothing can be exchanged between the ch
 public ones, checked after resolution; the caller connects to the address that was checked, not to the name.
 """
 
+import argparse
 import asyncio
 import contextlib
 import ipaddress
@@ -45,6 +46,14 @@ class Refusal(ToolkitError):
 def clip(text: str, limit: int) -> tuple[str, bool]:
     """At most `limit` characters of `text`, and whether something was cut."""
     return (text, False) if len(text) <= limit else (text[:limit], True)
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of a server over folders; `folder_options` reads `--root`."""
+    parser.add_argument(
+        "--root", action="append", default=[], metavar="FOLDER", help="allowed folder, repeatable (default: this one)"
+    )
+    parser.add_argument("--read-only", action="store_true", help="offer no tool that writes")
 
 
 def folder_options(given: Sequence[str], *, server: str) -> list[Path]:

@@ -13,7 +13,7 @@ from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from mcp_servers.google_sheets import Account, Book, books
-from mcp_servers.guard import Folders, folder_options
+from mcp_servers.guard import Folders, add_folder_options, folder_options
 from mcp_servers.server import AtMost, ToolServer
 from mcp_servers.tables import Cell, Limits, Tables
 from toolkit.core.errors import UsageError
@@ -66,9 +66,7 @@ class Changed(BaseModel):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The flags of `toolkit mcp run spreadsheet`."""
-    parser.add_argument(
-        "--root", action="append", default=[], metavar="FOLDER", help="allowed folder, repeatable (default: this one)"
-    )
+    add_folder_options(parser)
     parser.add_argument(
         "--google-sheet", action="append", default=[], metavar="NAME=ID", help="a spreadsheet of Google's, repeatable"
     )
@@ -77,7 +75,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="key file of a service account (default: GOOGLE_APPLICATION_CREDENTIALS)",
     )
-    parser.add_argument("--read-only", action="store_true", help="offer no tool that writes")
 
 
 def build(options: argparse.Namespace) -> ToolServer:

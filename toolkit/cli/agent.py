@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolkit.cli.endpoint import Endpoint, endpoint
 from toolkit.cli.output import Json, Output, Quiet
 from toolkit.core.errors import ToolkitError, UsageError
 
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
     from agents.tool_host import McpServer, Tool
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run a minimal agent over MCP tools.")
-
-
-class Endpoint(NamedTuple):
-    """Where to ask which model, with which key; `free` if it runs on this machine, and so costs nothing."""
-
-    base_url: str
-    api_key: str | None
-    model: str
-    free: bool = False
 
 
 @app.command()
@@ -73,7 +65,7 @@ def run(
         _work(
             out,
             task,
-            endpoint=_endpoint(base_url, key, model),
+            where=endpoint(base_url, key, [model] if model else [], purpose="agent"),
             servers=_servers(tools, server or []),
             order=_order(order, seed),
             approval=_approval(approve, tools=bool(tools or server)),
@@ -117,7 +109,7 @@ async def _work(
     out: Output,
     task: str,
     *,
-    endpoint: Endpoint,
+    where: Endpoint,
     servers: "list[McpServer]",
     order: "Order",
     approval: "Approval",
@@ -137,10 +129,10 @@ async def _work(
     from toolkit.core.units import parse_duration
 
     asked = OpenAIChatModel(
-        endpoint.base_url,
-        endpoint.api_key,
-        endpoint.model,
-        free=endpoint.free,
+        where.base_url,
+        where.api_key,
+        where.models[0],
+        free=where.free,
         timeout=parse_duration(timeout),
         on_text=_speak if live else None,
         extra={"stop": list(STOP)} if react else None,
@@ -197,36 +189,6 @@ def _document(finished: "Run") -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(finished)
-
-
-def _endpoint(base_url: str | None, key: str | None, model: str | None) -> Endpoint:
-    """The endpoint named, or the gateway that runs here."""
-    from toolkit.core.config import secret
-
-    api_key = secret(key, what="--key") if key else os.environ.get("TOOLKIT_KEY") or None
-    if base_url is not None:
-        if model is None:
-            raise UsageError("--base-url needs --model", hint=f"curl {base_url.rstrip('/')}/models")
-        return Endpoint(base_url, api_key, model)
-
-    from gateway.supervisor import running
-
-    gateway = running()
-    if gateway is None:
-        raise ToolkitError("no gateway is running, and no --base-url was given", hint="toolkit gateway up")
-    names = [known.name for known in gateway.models]
-    if model is None and len(names) == 1:
-        model = names[0]
-    if model is None or model not in names:
-        wrong = "name a model" if model is None else f"the gateway serves no model named {model}"
-        raise UsageError(f"{wrong}; it serves {', '.join(names)}", hint=f"--model {names[0]}" if names else None)
-    if api_key is None:
-        raise UsageError(
-            "the gateway asks for a virtual key",
-            hint="export TOOLKIT_KEY=$(toolkit keys create agent --quiet)",
-        )
-    served = gateway.model(model)
-    return Endpoint(f"{gateway.url}/v1", api_key, model, free=served is not None and served.local)
 
 
 def _servers(tools: str, others: list[str]) -> "list[McpServer]":
