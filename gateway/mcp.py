@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.process import python_module
+from gateway.settings import McpName
 from toolkit.core.errors import ToolkitError
 
 # What servers read from the environment, beside what their options name.
@@ -24,7 +25,7 @@ _READ = (
 START_SECONDS = 60.0
 ENABLED = "LITELLM_ENABLE_MCP_STDIO"  # in the proxy's environment if there are servers
 
-Servers = Mapping[str, Sequence[str]]
+Servers = Mapping[McpName, Sequence[str]]
 
 
 def entries(servers: Servers) -> dict[str, Any]:
