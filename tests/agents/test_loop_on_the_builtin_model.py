@@ -1,5 +1,6 @@
 """The loop end to end: a virtual key, the real gateway, real inference, real MCP servers."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,36 +15,60 @@ from tests.conftest import LiveGateway
 
 pytestmark = pytest.mark.slow
 
-# What fits into the built-in model's context.
-OFFERED = ("run_python", "query_spreadsheet", "crypto_price")
-TASK = "Query the spreadsheet sales.csv for the total amount."
+# A request, the tools offered (what fits into the built-in model's context), the right one and what it must be given.
+TASKS: list[tuple[str, tuple[str, ...], str, dict[str, str]]] = [
+    (
+        "Query the spreadsheet sales.csv for the total amount.",
+        ("run_python", "query_spreadsheet", "crypto_price"),
+        "query_spreadsheet",
+        {"file": "sales.csv"},
+    ),
+    (
+        "Get the current market price of bitcoin.",
+        ("run_python", "query_spreadsheet", "crypto_price"),
+        "crypto_price",
+        {"coin": "bitcoin"},
+    ),
+    ("Read the file note.txt", ("read_file", "crypto_price", "run_python"), "read_file", {"path": "note.txt"}),
+]
 
 
 class Some:
-    """The tools of a host that are offered here."""
+    """The tools of a host that are offered here, in this order."""
 
-    def __init__(self, host: ToolHost) -> None:
-        self._host = host
+    def __init__(self, host: ToolHost, offered: tuple[str, ...]) -> None:
+        self._host, self._offered = host, offered
 
     def tools(self) -> list[Tool]:
-        return [tool for tool in self._host.tools() if tool.name in OFFERED]
+        return [tool for name in self._offered for tool in self._host.tools() if tool.name == name]
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         return await self._host.call(name, arguments)
 
 
+@pytest.mark.parametrize(("task", "offered", "tool", "given"), TASKS, ids=[task[2] for task in TASKS])
 async def test_the_built_in_model_calls_the_right_tool_through_the_gateway(
-    gateway: LiveGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gateway: LiveGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    offered: tuple[str, ...],
+    tool: str,
+    given: dict[str, str],
 ) -> None:
     (tmp_path / "sales.csv").write_text("item,amount\na,50\nb,150\nc,250\n", encoding="utf-8")
+    (tmp_path / "note.txt").write_text("a note\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    key = gateway.key("agent-loop", budget_tokens=1_000_000)
+    key = gateway.key(f"agent-{tool}", budget_tokens=1_000_000)
     trace = MemoryTrace()
     async with (
         OpenAIChatModel(f"{gateway.url}/v1", key, "toolkit-tiny", free=True) as model,
-        McpToolHost(["python", "spreadsheet", "prices"]) as host,
+        McpToolHost(["python", "spreadsheet", "prices", "files"]) as host,
     ):
-        done = await run(TASK, model, Some(host), limits=Limits(steps=1, cost=0), trace=trace)
+        done = await run(task, model, Some(host, offered), limits=Limits(steps=1, cost=0), trace=trace)
     assert done.usage.completion_tokens > 0
     assert done.cost == 0
-    assert [event["name"] for event in trace.events if event["event"] == "call"] == ["query_spreadsheet"]
+    (call,) = [event for event in trace.events if event["event"] == "call"]
+    assert call["name"] == tool
+    arguments = json.loads(call["arguments"])
+    assert given.items() <= arguments.items(), arguments
