@@ -92,6 +92,7 @@ class Recipe:
     lexical: float = 0.16
     wordy: float = 0.14
     toolless: float = 0.02
+    unserved: float = 0.11
 
 
 class Generator:
@@ -169,7 +170,7 @@ class Generator:
             shape = r.random()
             if shape < 0.06:
                 decisions.append(self._chat(knows=any(kind.name in GENERAL for kind in chosen)))
-            elif shape < 0.17:
+            elif shape < 0.06 + recipe.unserved:
                 decisions.append(self._unserved(chosen))
             else:
                 decisions.append(self._served(chosen, tools, recipe.skew))

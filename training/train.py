@@ -1,7 +1,7 @@
 """Trains the built-in model: word vectors, a structured start, then a fixed number of steps on made-up sittings.
 
     python -m training.train --out out/training                      # from scratch, resumes from its last checkpoint
-    python -m training.train --out out/training-skewed --start out/training/model.pt --skew 0.5 --steps 300
+    python -m training.train --out out/training-skewed --start out/training/model.pt --skew 0.5 --steps 160
 
 The same seed and arguments give the same data in the same order; no step depends on the clock. Two workers of one
 thread each average their gradients: on two busy cores that is a third faster than one worker of two threads.
@@ -50,15 +50,17 @@ class Plan:
     vector_steps: int = 2000
     corpus: int = 6000
     skew: float = 1.0
+    unserved: float = Recipe.unserved  # share of requests that no tool serves
     fine: bool = False  # a fine-tuning run: no warming up of the data, no structured start
 
 
 def recipe_at(plan: Plan, step: int) -> Recipe:
     """The data at a step: few tools and true names first, more of both kinds of noise later."""
     if plan.fine:
-        return Recipe(skew=plan.skew, equivalents=0.5, random_names=0.3, lexical=0.1, wordy=0.1)
+        return Recipe(skew=plan.skew, equivalents=0.5, random_names=0.3, lexical=0.1, wordy=0.1, unserved=plan.unserved)
     most = 3 if step < 80 else 5 if step < 300 else 10
-    return Recipe(most=most, random_names=0.4 * min(1.0, step / 800), skew=plan.skew)
+    names = 0.4 * min(1.0, step / 800)
+    return Recipe(most=most, random_names=names, skew=plan.skew, unserved=plan.unserved)
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -245,6 +247,7 @@ def main() -> None:
     parser.add_argument(
         "--skew", type=float, default=Plan.skew, help="weight of equivalent tools by place: skew ** rank"
     )
+    parser.add_argument("--unserved", type=float, default=Plan.unserved, help="share of requests that no tool serves")
     parser.add_argument("--workers", type=int, default=Plan.workers)
     options = parser.parse_args()
     plan = Plan(
@@ -252,6 +255,7 @@ def main() -> None:
         options.steps,
         rate=options.rate,
         skew=options.skew,
+        unserved=options.unserved,
         workers=options.workers,
         fine=options.start is not None,
     )
