@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.chat_model import OpenAIChatModel
-from agents.loop import Limits, run
+from agents.loop import Ending, Limits, run
 from agents.tool_host import McpToolHost, Tool, ToolHost, ToolResult
 from agents.trace import MemoryTrace
 from tests.conftest import LiveGateway
@@ -30,6 +30,18 @@ TASKS: list[tuple[str, tuple[str, ...], str, dict[str, str]]] = [
         {"coin": "bitcoin"},
     ),
     ("Read the file note.txt", ("read_file", "crypto_price", "run_python"), "read_file", {"path": "note.txt"}),
+    (
+        "What files are in the folder notes?",
+        ("list_files", "crypto_price", "run_python"),
+        "list_files",
+        {"path": "notes"},
+    ),
+    (
+        "Run this Python code: print(6*7)",
+        ("read_file", "crypto_price", "run_python"),
+        "run_python",
+        {"code": "print(6*7)"},
+    ),
 ]
 
 
@@ -72,3 +84,22 @@ async def test_the_built_in_model_calls_the_right_tool_through_the_gateway(
     assert call["name"] == tool
     arguments = json.loads(call["arguments"])
     assert given.items() <= arguments.items(), arguments
+
+
+async def test_after_the_result_the_built_in_model_answers_and_the_loop_ends(
+    gateway: LiveGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "note.txt").write_text("a note\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    trace = MemoryTrace()
+    async with (
+        OpenAIChatModel(f"{gateway.url}/v1", gateway.key("agent-answer"), "toolkit-tiny", free=True) as model,
+        McpToolHost(["python", "files"]) as host,
+    ):
+        offered = Some(host, ("read_file", "run_python"))
+        done = await run("Read the file note.txt", model, offered, limits=Limits(steps=4, cost=0), trace=trace)
+    # It quotes the first line of a result and calls nothing more: a loop with it ends by itself.
+    (result,) = [event for event in trace.events if event["event"] == "result"]
+    assert "a note" in json.dumps(result)
+    assert (done.ending, done.steps) == (Ending.ANSWERED, 2)
+    assert done.answer.startswith("The tool answered:")
