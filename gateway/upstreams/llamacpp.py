@@ -133,11 +133,14 @@ def discover(settings: Settings, client: "httpx.Client") -> Found:
     models, notes = ask(client, f"{base}/v1/models", "llama.cpp")
     if models is None:
         return Found(notes=notes)
-    names = [str(item["id"]) for item in items(models, "data") if item.get("owned_by") == "llamacpp" and "id" in item]
-    if not names:
+    found = [item for item in items(models, "data") if item.get("owned_by") == "llamacpp" and "id" in item]
+    if not found:
         return Found(notes=(f"what listens at {base} is no llama.cpp server: left out",))
-    context = context_held(client, base) if len(names) == 1 else None
-    return Found(tuple(_served(name, name, base, context, None, Price()) for name in names))
+    context = context_held(client, base) if len(found) == 1 else None
+    named = [(str(item["id"]), _trained(item)) for item in found]
+    return Found(
+        tuple(replace(_served(name, name, base, context, None, Price()), trained=trained) for name, trained in named)
+    )
 
 
 def context_held(client: "httpx.Client", base: str) -> int | None:
@@ -150,10 +153,13 @@ def context_held(client: "httpx.Client", base: str) -> int | None:
 def context_trained(client: "httpx.Client", base: str) -> int | None:
     """How many tokens the model at the llama.cpp server at `base` was trained with."""
     models, _ = ask(client, f"{base}/v1/models", "llama.cpp")
-    for item in items(models, "data"):
-        meta = item.get("meta")
-        return count(meta.get("n_ctx_train")) if isinstance(meta, dict) else None
-    return None
+    return next((_trained(item) for item in items(models, "data")), None)
+
+
+def _trained(item: dict[str, Any]) -> int | None:
+    """What one entry of a llama.cpp server's list of models says of it."""
+    meta = item.get("meta")
+    return count(meta.get("n_ctx_train")) if isinstance(meta, dict) else None
 
 
 def _served(
