@@ -181,16 +181,13 @@ class _Heads:
             key[slot, theirs] = sharpness
         return query, key
 
-    def _write(
-        self, head: int, query: Tensor | None, key: Tensor | None, moved: list[int], to: list[int], loudness: float
-    ) -> None:
+    def _write(self, head: int, query: Tensor, key: Tensor, moved: list[int], to: list[int], loudness: float) -> None:
         rows = slice(head * self.width, (head + 1) * self.width)
         value, output = torch.zeros(self.width, self.dimensions), torch.zeros(self.dimensions, self.width)
         for slot, (source, target) in enumerate(zip(moved, to, strict=True)):
             value[slot, source] = 1.0
             output[target, slot] = loudness
-        if query is not None and key is not None:
-            self.block.query.weight[rows] = query
-            self.block.key.weight[rows] = key
+        self.block.query.weight[rows] = query
+        self.block.key.weight[rows] = key
         self.block.value.weight[rows] = value
         self.block.output.weight[:, rows] = output

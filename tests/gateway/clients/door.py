@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from tests.gateway.clients.loopback import on_loopback
+
 
 @dataclass
 class Door:
@@ -37,17 +39,8 @@ def door(url: str) -> Iterator[Door]:
                 _pass(self.request, server, note)
                 answers.join()
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as serving:
-        serving.daemon_threads = True
-        serving.block_on_close = False
-        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        opened.url = f"http://127.0.0.1:{serving.server_address[1]}"
-        try:
-            yield opened
-        finally:
-            serving.shutdown()
-            thread.join(5)
+    with on_loopback(socketserver.ThreadingTCPServer, Handler) as opened.url:
+        yield opened
 
 
 def _pass(source: socket.socket, target: socket.socket, note: Callable[[bytes], None] = lambda sent: None) -> None:

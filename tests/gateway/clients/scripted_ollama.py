@@ -2,12 +2,12 @@
 Ollama 0.12 writes (newline-delimited JSON; a tool call comes whole, its arguments as an object, without an id)."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.gateway.clients.loopback import on_loopback
 from tests.gateway.clients.scripted_upstream import Script, Upstream
 
 TAG = "gemma3:4b"
@@ -64,14 +64,5 @@ def ollama(script: Script, *, loaded_context: int | None = None) -> Iterator[Ups
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with on_loopback(ThreadingHTTPServer, Handler) as served.url:
         yield served
-    finally:
-        server.shutdown()
-        thread.join(5)
-        server.server_close()

@@ -3,12 +3,13 @@ the clients do with an exact answer must be seen. Speaks as llama.cpp's server a
 
 import itertools
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.gateway.clients.loopback import on_loopback
 
 Body = dict[str, Any]
 
@@ -65,17 +66,8 @@ def upstream(script: Script, context: int = 65_536) -> Iterator[Upstream]:
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with on_loopback(ThreadingHTTPServer, Handler) as served.url:
         yield served
-    finally:
-        server.shutdown()
-        thread.join(5)
-        server.server_close()
 
 
 def results(body: Body) -> list[str]:
