@@ -18,7 +18,7 @@ from agents.experiments.choosers import CallChooser, Choice, Chooser
 from agents.experiments.designs import Cell, cells
 from agents.experiments.experiment import Experiment
 from agents.experiments.inference import Estimate
-from agents.experiments.logprob import LogprobChooser
+from agents.experiments.logprob import LogprobChooser, engine_at
 from agents.experiments.planning import Prepared, Probe, probed
 from agents.experiments.runner import Pace, ask_all
 from agents.experiments.scoring import Verdict
@@ -93,10 +93,11 @@ async def run_experiment(
 ) -> Summary:
     """Run (or resume) `experiment` through the OpenAI-compatible endpoint `base_url` (ends in /v1), into folder `out`.
 
-    `direct` names for each model the llama.cpp server behind it, for mode `logprob`; `identities` the digest of each
-    model's file, where known; `tools` replaces the tools that the suite takes from MCP servers. `concurrency` is the
-    most questions under way at once, `timeout` the longest silence in seconds. `progress(done, total)` counts trials
-    over all models. Raises UsageError if `out` holds another experiment, ToolkitError if the endpoint cannot be used.
+    `direct` names for each model the llama.cpp or vLLM server behind it, for mode `logprob`; `identities` the digest
+    of each model's file, where known; `tools` replaces the tools that the suite takes from MCP servers. `concurrency`
+    is the most questions under way at once, `timeout` the longest silence in seconds. `progress(done, total)` counts
+    trials over all models. Raises UsageError if `out` holds another experiment, ToolkitError if the
+    endpoint cannot be used.
     """
     prepared = await prepare(experiment, tools)
     wanted = Manifest.new(experiment, prepared.suite.digest, prepared.tools_digest, identities or {}, base_url)
@@ -192,10 +193,11 @@ async def _chooser(
     if experiment.mode == "logprob":
         if model not in direct:
             raise UsageError(
-                f"mode logprob talks to llama.cpp itself, and no such server is known behind {model}",
+                f"mode logprob talks to llama.cpp or vLLM itself, and no such server is known behind {model}",
                 hint="--direct http://127.0.0.1:PORT, or --mode call",
             )
-        return LogprobChooser(direct[model], client, system=experiment.system, timeout=timeout)
+        engine = await engine_at(direct[model], model, client, timeout=timeout)
+        return LogprobChooser(engine, system=experiment.system)
     asked = OpenAIChatModel(base_url, api_key, model, client, timeout=timeout, retries=RETRIES, sleep=pace.wait)
     return CallChooser(
         ReActModel(asked) if experiment.mode == "react" else asked,

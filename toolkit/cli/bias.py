@@ -40,7 +40,7 @@ Choice = Annotated[str | None, typer.Option("--tool-choice", help="auto, or requ
 System = Annotated[str | None, typer.Option(help="System prompt for every task.")]
 From = Annotated[Path | None, typer.Option("--from", help="Take everything from this folder's or file's experiment.")]
 BaseUrl = Annotated[str | None, typer.Option(help="Another OpenAI-compatible endpoint than the gateway.")]
-Direct = Annotated[str | None, typer.Option(help="The llama.cpp server's own address, for --mode logprob.")]
+Direct = Annotated[str | None, typer.Option(help="Address of the llama.cpp or vLLM server itself, for --mode logprob.")]
 Key = Annotated[str | None, typer.Option(help="The key as env:NAME; default: TOOLKIT_KEY.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once, at most.")]
 Folder = Annotated[Path, typer.Argument(help="Folder of an experiment.")]

@@ -1,4 +1,4 @@
-"""Which endpoint a command asks: the one named, or the gateway that runs here, with the llama.cpp servers behind it."""
+"""Which endpoint a command asks: the one named, or the gateway that runs here, with the servers behind it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from toolkit.core.errors import ToolkitError, UsageError
 
 
 class Endpoint(NamedTuple):
-    """`base_url` ends in /v1; `direct` maps models to the llama.cpp server that serves them, where one does.
+    """`base_url` ends in /v1; `direct` maps models to the llama.cpp or vLLM server that serves them, where one does.
 
     `free`: every one of `models` is known to run on this machine, and so costs nothing.
     """
@@ -60,7 +60,7 @@ def endpoint(
     behind = {
         model.name: model.api_base.removesuffix("/v1")
         for model in chosen
-        if model.upstream == "llamacpp" and model.api_base
+        if model.upstream in ("llamacpp", "vllm") and model.api_base
     }
     if direct:
         behind = dict.fromkeys(wanted, direct)

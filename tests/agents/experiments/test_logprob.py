@@ -1,18 +1,22 @@
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from agents.chat_model import OpenAIChatModel
+from agents.chat_model import Message, OpenAIChatModel
 from agents.experiments.arms import Offer
 from agents.experiments.choosers import Choice
+from agents.experiments.engine import Spent, Tokens
 from agents.experiments.experiment import Design, Experiment
-from agents.experiments.logprob import MARK, LogprobChooser, frame_of, multiplied, trie
+from agents.experiments.logprob import LogprobChooser, engine_at, multiplied, trie
 from agents.experiments.run import run_experiment
 from agents.experiments.suites import Task
 from agents.experiments.trials import read_trials
 from agents.tool_host import Tool
+from tests.agents.experiments.vllm_standin import vllm
 from toolkit.core.errors import ToolkitError
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -32,7 +36,28 @@ def offered(tools: list[Tool]) -> Offer:
 
 async def chosen(url: str, tools: list[Tool], task: Task = TASK) -> Choice:
     async with httpx.AsyncClient() as client:
-        return await LogprobChooser(url, client, system=None).choose(task, offered(tools), seed=None)
+        engine = await engine_at(url, "m", client)
+        return await LogprobChooser(engine, system=None).choose(task, offered(tools), seed=None)
+
+
+class Scripted:
+    """An engine whose template is a function: every token is as likely as its own number says."""
+
+    def __init__(self, template: Callable[[str | None], Tokens]) -> None:
+        self.template = template
+        self.asked: list[Tokens] = []
+
+    async def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Tokens:
+        calls = [message["tool_calls"][0] for message in messages if "tool_calls" in message]
+        return self.template(calls[0]["function"]["name"] if calls else None)
+
+    async def chance(self, prompt: Tokens, token: int, spent: Spent) -> float:
+        self.asked.append(prompt)
+        return token / 1000
+
+    async def among(self, prompt: Tokens, tokens: Tokens, spent: Spent) -> dict[int, float]:
+        self.asked.append(prompt)
+        return {token: token / sum(tokens) for token in tokens}
 
 
 def test_a_trie_parts_where_names_part_and_multiplies_to_one() -> None:
@@ -49,16 +74,68 @@ def test_a_name_that_begins_another_parts_at_its_end() -> None:
         trie({"a": (1,), "ab": (1, 2)})
 
 
-def test_the_frame_of_a_call_is_what_the_template_writes_around_the_name() -> None:
-    prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    call = f'<tool_call>\n{{"name": "{MARK}", "arguments": {{}}}}\n</tool_call>'
-    frame = frame_of(prompt, prompt + call)
-    assert frame == ('<tool_call>\n{"name": "', '", "')
+NUMBERS = {"a": (7, 30), "b": (7, 10)}
+PAIR = offered([Tool("a", "", {}), Tool("b", "", {})])
+ANY_TASK = Task("t", "ask", "a", ("a", "b"))
 
 
-def test_a_template_that_writes_no_calls_is_refused() -> None:
+async def test_the_names_part_where_the_template_writes_them_whatever_stands_around_them() -> None:
+    engine = Scripted(lambda name: (1, 2) if name is None else (1, 2, 5, *NUMBERS[name], 8, 9))
+    found = await LogprobChooser(engine, system=None).choose(ANY_TASK, PAIR, seed=None)
+    assert found.probabilities == (0.75, 0.25)
+    assert found.opening == 0.005
+    assert engine.asked == [(1, 2), (1, 2, 5, 7)]
+
+
+async def test_a_prompt_that_opens_a_thought_is_cut_where_a_call_would_begin() -> None:
+    engine = Scripted(lambda name: (1, 2, 90, 91) if name is None else (1, 2, 5, *NUMBERS[name], 8, 9))
+    await LogprobChooser(engine, system=None).choose(ANY_TASK, PAIR, seed=None)
+    assert engine.asked == [(1, 2), (1, 2, 5, 7)]
+
+
+async def test_a_template_that_writes_no_calls_or_another_conversation_is_refused() -> None:
+    silent = Scripted(lambda name: (1, 2) if name is None else (1, 2, 8, 9))
     with pytest.raises(ToolkitError, match="does not write tool calls down"):
-        frame_of("a", "a b")
+        await LogprobChooser(silent, system=None).choose(ANY_TASK, PAIR, seed=None)
+    other = Scripted(lambda name: (1, *range(100, 150)) if name is None else (1, 5, *NUMBERS[name]))
+    with pytest.raises(ToolkitError, match="differently once a call is in it"):
+        await LogprobChooser(other, system=None).choose(ANY_TASK, PAIR, seed=None)
+
+
+async def test_vllm_gives_the_distribution_that_llama_cpp_gives_on_the_same_model(llama: str) -> None:
+    exact = await chosen(llama, TOOLS)
+    with vllm(llama) as url:
+        found = await chosen(url, TOOLS)
+    # What lies in the cache changes the shape of llama.cpp's batches, and with it the rounding.
+    assert found.probabilities == pytest.approx(exact.probabilities, abs=0.03)
+    assert found.opening == pytest.approx(exact.opening, abs=0.03)
+    assert found.called == exact.called
+
+
+async def test_vllm_is_asked_one_by_one_for_names_that_are_not_among_its_likeliest_tokens(llama: str) -> None:
+    strange = [Tool(name, "Nothing at all", CITY) for name in ("zebra", "quartz", "vexing", "jumbo", "oxbow")]
+    exact = await chosen(llama, strange)
+    with vllm(llama) as url:
+        found = await chosen(url, strange)
+    assert found.requests > exact.requests
+    assert found.probabilities == pytest.approx(exact.probabilities, abs=0.03)
+
+
+async def test_a_vllm_that_gives_probabilities_after_masking_is_refused(llama: str) -> None:
+    with (
+        vllm(llama, mode="processed_logprobs") as url,
+        pytest.raises(ToolkitError, match="of the model itself") as error,
+    ):
+        await chosen(url, TOOLS)
+    assert "--logprobs-mode raw_logprobs" in (error.value.hint or "")
+
+
+async def test_a_server_that_is_neither_is_refused() -> None:
+    listed = {"data": [{"id": "m", "owned_by": "library"}]}
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=listed))
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(ToolkitError, match=r"neither llama\.cpp nor vLLM"):
+            await engine_at("http://127.0.0.1:9", "m", client)
 
 
 async def test_the_distribution_of_a_real_model_sums_to_one_and_hardly_depends_on_the_cache(llama: str) -> None:
