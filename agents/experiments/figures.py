@@ -23,7 +23,7 @@ from agents.experiments.drawing import (
     new_row,
     percentages,
 )
-from agents.experiments.inference import detectable
+from agents.experiments.inference import detectable, spread_in
 from agents.experiments.scoring import OUTCOMES
 
 if TYPE_CHECKING:
@@ -400,15 +400,9 @@ def _detect(models: Sequence[ModelAnalysis]) -> Picture | None:
 
 
 def spread_of(model: ModelAnalysis) -> float:
-    """Root mean square over positions of the standard deviation between tasks, from the intervals' own widths."""
-    from scipy import stats
-
-    tasks = model.measures.tasks
-    if tasks < 2:
-        return float("nan")
-    quantile = float(stats.t.ppf(0.975, tasks - 1))
-    errors = np.array([effect.effect.error / quantile for effect in model.measures.effects])
-    return float(np.sqrt(np.mean(errors**2) * tasks))
+    """Root mean square over positions of the standard deviation between tasks."""
+    spreads = [spread_in(effect.effect, model.measures.tasks) for effect in model.measures.effects]
+    return float(np.sqrt(np.mean(np.square(spreads))))
 
 
 def _heat(

@@ -80,6 +80,14 @@ def _error(values: Floats, grain: float) -> tuple[float, float]:
     return float(np.sqrt(variance / n)), float(np.clip(freedom, 1.0, n - 1))
 
 
+def spread_in(estimate: Estimate, tasks: int) -> float:
+    """The standard deviation between tasks that an interval of `cluster_mean` over so many stands for: more than the
+    sample's own where that is badly known, and never 0 only because nothing happened to move."""
+    if tasks < 2:
+        return float("nan")
+    return float(estimate.error / stats.t.ppf((1 + LEVEL) / 2, tasks - 1) * np.sqrt(tasks))
+
+
 def cluster_share(per_task: Floats) -> Estimate:
     """A share (0 to 1) over tasks: Wilson's interval with as many trials as the clustered variance is worth
     (Korn and Graubard, Survey Methodology 24, 1998), so that it neither leaves 0..1 nor shrinks to a point at its

@@ -16,6 +16,7 @@ from agents.experiments.inference import (
     cluster_share,
     detectable,
     permutation_test,
+    spread_in,
     task_means,
 )
 from agents.experiments.scoring import OUTCOMES
@@ -60,8 +61,8 @@ class Variation:
 @dataclass(frozen=True)
 class Effect:
     """The average marginal effect of one group of positions: how much likelier an average tool is chosen because it
-    stands there. `share` is how often it was chosen, `original` the relative deviation from the right tool's share
-    (Ozdemir's percentage, as a share), `null_low` and `null_high` where 95 % of a model that ignores the order lie.
+    stands there. `share` is how often it was chosen, `original` Ozdemir's percentage, as a share, `null_low` and
+    `null_high` where 95 % of a model that ignores the order lie.
     """
 
     place: int
@@ -86,10 +87,10 @@ class Flips:
 
 @dataclass(frozen=True)
 class Measures:
-    """All that is measured in one arm of one model. `widest` is the longest list of
-    tools, `coefficients` (log probabilities only) are the closed-form
-    position coefficients; `by_place` is the accuracy by the right tool's group of positions; `without_choice` the
-    share of trials in which no offered tool was soundly called although one was needed."""
+    """All that is measured in one arm of one model. `widest` is the longest list of tools, `coefficients` (log
+    probabilities only) are the closed-form coefficients of the groups of positions; `by_place` is the accuracy by the
+    right tool's group of positions; `without_choice` the share of trials in which no offered tool was soundly called
+    although one was needed."""
 
     tasks: int
     trials: int
@@ -174,28 +175,40 @@ def position_effects(table: Table) -> Floats:
     return task_means(table.task, table.place_effects, len(table.tasks))
 
 
+def ozdemir(chosen: Ints | Floats, right: Ints | Floats) -> Floats:
+    """The original percentage of each place, as a share, from how often it was chosen and how often the right tool
+    stood there: (share chosen - share right) / share right. Trials without a valid choice are missing from the first
+    share and not from the second, as in the original (S. Ozdemir, 2024)."""
+    expected = right / right.sum()
+    with np.errstate(invalid="ignore"):
+        found: Floats = (chosen / chosen.sum() - expected) / expected
+    return found
+
+
 def _effects(table: Table, null: Null) -> tuple[Effect, ...]:
     per_task = position_effects(table)
-    shares = np.array([(table.place == place).mean() for place in range(table.places)])
-    stood = np.array([(table.right_place == place).mean() for place in range(table.places)])
+    chosen = np.array([(table.place == place).sum() for place in range(table.places)])
+    stood = np.array([(table.right_place == place).sum() for place in range(table.places)])
+    if not stood.all():  # no tool is right, or a place was never the right tool's
+        stood = np.array([(1 / table.groups[table.groups > place]).sum() for place in range(table.places)])
+    original = ozdemir(chosen, stood)
     found = []
     for place in range(table.places):
         values = per_task[:, place]
-        spread = float(np.nanstd(values, ddof=1)) if np.isfinite(values).sum() > 1 else float("nan")
-        even = float((1 / table.groups[table.groups > place]).mean())
+        known = int(np.isfinite(values).sum())
         grain = 0.0 if table.probabilities is not None else len(table.tasks) / len(table)
-        base = stood[place] if stood[place] > 0 else even
+        estimate = cluster_mean(values, grain=grain)
         band = np.quantile(null.effects[:, place], [0.025, 0.975])
         found.append(
             Effect(
                 place=place,
-                effect=cluster_mean(values, grain=grain),
+                effect=estimate,
                 p_value=cluster_p(values, grain=grain),
-                share=float(shares[place]),
-                original=float((shares[place] - base) / base),
+                share=float(chosen[place] / len(table)),
+                original=float(original[place]),
                 null_low=float(band[0]),
                 null_high=float(band[1]),
-                detectable=detectable(spread, int(np.isfinite(values).sum())),
+                detectable=detectable(spread_in(estimate, known), known),
             )
         )
     return tuple(found)
@@ -335,16 +348,16 @@ def _disagreement(answers: Sequence[int]) -> float:
 
 
 def _coefficients(table: Table) -> tuple[Estimate, ...] | None:
-    """For each position the mean over a task's block of log P at that position, less the mean log P over positions
-    (PriDe, arXiv 2309.03882). In a block each tool stands once everywhere, so tools' own appeal cancels exactly."""
+    """For each group of positions the mean over a task's block of log P there, less the mean log P over positions
+    (PriDe, arXiv 2309.03882). In a block each tool stands once in each group, so tools' own appeal cancels exactly."""
     assert table.probabilities is not None  # noqa: S101
-    if len(set(table.size.tolist())) > 1:
+    if len(set(table.size.tolist())) > 1 or len(set(table.groups.tolist())) > 1:
         return None
-    width = int(table.size[0])
+    width, groups = int(table.size[0]), int(table.groups[0])
     logs = np.log(np.maximum(table.probabilities[:, :width], 1e-12))
-    relative = logs - logs.mean(1, keepdims=True)
+    relative = (logs - logs.mean(1, keepdims=True)).reshape(len(table), groups, -1).mean(2)
     per_task = task_means(table.task, relative, len(table.tasks))
-    return tuple(cluster_mean(per_task[:, place]) for place in range(width))
+    return tuple(cluster_mean(per_task[:, place]) for place in range(groups))
 
 
 def outcome_shares(table: Table) -> dict[str, float]:
