@@ -58,6 +58,8 @@ def _paired(arm: str, pairs: Sequence[tuple[Trial, Trial]]) -> ArmEffect:
     for before, after in pairs:
         tasks.setdefault(after.task, []).append((taken(before, after.target), taken(after, after.target)))
     means = np.array([np.mean(values, axis=0) for values in tasks.values()])
+    moved = means[:, 1] - means[:, 0]
+    grain = 0.0 if pairs[0][1].probabilities is not None else len(means) / len(pairs)
     return ArmEffect(
         arm=arm,
         about=ARMS.get(arm, ""),
@@ -65,9 +67,9 @@ def _paired(arm: str, pairs: Sequence[tuple[Trial, Trial]]) -> ArmEffect:
         trials=len(pairs),
         before=cluster_share(means[:, 0]),
         after=cluster_share(means[:, 1]),
-        change=cluster_mean(means[:, 1] - means[:, 0]),
-        odds=odds_ratio(means[:, 0], means[:, 1]),
-        p_value=cluster_p(means[:, 1] - means[:, 0]),
+        change=cluster_mean(moved, grain=grain),
+        odds=odds_ratio(means[:, 0], means[:, 1], grain=grain),
+        p_value=cluster_p(moved, grain=grain),
     )
 
 
@@ -93,7 +95,7 @@ def _duplicate(arm: str, rows: Sequence[Trial]) -> ArmEffect | None:
     sizes = np.array([len(values) for values in tasks.values()], dtype=float)
     centred = sums.sum() / sizes.sum()
     linear = centred + (sums - centred * sizes) / sizes.mean()
-    change = cluster_mean(linear)
+    grain = 0.0 if rows[0].probabilities is not None else 1 / float(sizes.mean())
     half = np.full(len(linear), 0.5)
     return ArmEffect(
         arm=arm,
@@ -102,28 +104,29 @@ def _duplicate(arm: str, rows: Sequence[Trial]) -> ArmEffect | None:
         trials=used,
         before=Estimate(0.5, 0.5, 0.5),
         after=cluster_share(half + linear),
-        change=change,
-        odds=odds_ratio(half, half + linear),
-        p_value=cluster_p(linear),
+        change=cluster_mean(linear, grain=grain),
+        odds=odds_ratio(half, half + linear, grain=grain),
+        p_value=cluster_p(linear, grain=grain),
     )
 
 
-def odds_ratio(before: np.ndarray, after: np.ndarray) -> Estimate:
+def odds_ratio(before: np.ndarray, after: np.ndarray, *, grain: float = 0.0) -> Estimate:
     """Ratio of the odds of the two mean shares, its interval on the logarithm by the delta method over tasks (each
     task's pair of means is one observation, so that their correlation counts). The logarithm of an estimated share's
     odds is off by half its curvature times the share's variance: that is taken off. Half a task is added to each side
-    of a share of 0 or 1, so that the ratio stays finite (Haldane, Anscombe)."""
+    of a share of 0 or 1, so that the ratio stays finite (Haldane, Anscombe). `grain` is that of `cluster_mean`."""
     n = len(before)
-    logits, influence = [], []
+    logits, influence, steepest = [], [], 0.0
     for values in (before, after):
         mean = float(values.mean())
         share = mean if 0 < mean < 1 else (float(values.sum()) + 0.5) / (n + 1)
         slope = 1 / (share * (1 - share))
+        steepest = max(steepest, slope)
         curved = (2 * share - 1) * slope**2 * float(values.var(ddof=1)) / n / 2 if n > 1 else 0.0
         logits.append(np.log(share / (1 - share)) - curved)
         influence.append((values - mean) * slope)
     ratio = float(np.exp(logits[1] - logits[0]))
     if n < 2:
         return Estimate(ratio, float("nan"), float("nan"))
-    width = cluster_mean(influence[1] - influence[0]).error
+    width = cluster_mean(influence[1] - influence[0], grain=grain * steepest).error
     return Estimate(ratio, float(ratio * np.exp(-width)), float(ratio * np.exp(width)))

@@ -74,12 +74,12 @@ def compare(found: Sequence[Entry]) -> list[Difference]:
         if len(shared) < 2:
             raise UsageError(f"{first.label} and {second.label} share {len(shared)} tasks", hint="compare longer runs")
         one, other = (_values(entry.table, shared) for entry in (first, second))
+        grain = max(_grain(first.table), _grain(second.table))
         names = ["accuracy", *(f"position {place + 1}" for place in range(min(one.shape[1], other.shape[1]) - 1))]
         for column, name in enumerate(names):
             paired = other[:, column] - one[:, column]
-            differences.append(
-                Difference(first.label, second.label, name, len(shared), cluster_mean(paired), cluster_p(paired))
-            )
+            estimate, p_value = cluster_mean(paired, grain=grain), cluster_p(paired, grain=grain)
+            differences.append(Difference(first.label, second.label, name, len(shared), estimate, p_value))
     adjusted = holm([difference.p_value for difference in differences])
     return [replace(difference, holm=value) for difference, value in zip(differences, adjusted, strict=True)]
 
@@ -89,3 +89,8 @@ def _values(held: Table, tasks: Sequence[str]) -> Floats:
     rows = [held.tasks.index(name) for name in tasks]
     accuracy = task_means(held.task, held.correct.astype(float), len(held.tasks))
     return np.column_stack([accuracy, position_effects(held)])[rows]
+
+
+def _grain(held: Table) -> float:
+    """By how much one trial moves its task."""
+    return 0.0 if held.probabilities is not None else len(held.tasks) / len(held)

@@ -87,6 +87,12 @@ def test_where_nobody_chose_the_tool_the_odds_ratio_is_finite() -> None:
     assert np.isfinite(found.high)
 
 
+def test_where_no_choice_moved_the_odds_ratio_has_an_interval_all_the_same() -> None:
+    found = odds_ratio(np.full(30, 0.2), np.full(30, 0.2), grain=0.2)
+    assert found.value == 1
+    assert found.low < 0.95 < 1.05 < found.high
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tasks", [30, 60, 120])
 @pytest.mark.parametrize("lift", [0.7, 3.0])

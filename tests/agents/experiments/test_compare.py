@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agents.experiments.compare import compare, entries
+from agents.experiments.compare import Entry, compare, entries
 from agents.experiments.experiment import Design, Experiment
+from agents.experiments.planted import Planted, experiment
 from agents.experiments.run import run_experiment
 from gateway.models.builtin import BALANCED, SKEWED
 from tests.agents.experiments.conftest import Serve
@@ -26,6 +28,13 @@ async def test_the_two_built_in_models_are_told_apart_by_the_first_position(serv
     assert found["position 1"].difference.low > 0
     assert found["position 1"].holm < 0.05
     assert found["position 5"].difference.high < 0
+
+
+def test_two_models_that_agree_on_every_task_are_not_said_to_agree_on_all_tasks_there_are() -> None:
+    sure = Planted((0.0,) * 5, (0.0,) * 5, margin=50.0)
+    one = Entry("one", Path(), experiment(sure, 30, 1))
+    found = compare([one, replace(one, label="other")])
+    assert all(row.difference.low < 0 < row.difference.high and row.p_value == 1.0 for row in found)
 
 
 def test_a_folder_without_an_experiment_cannot_be_compared(tmp_path: Path) -> None:
