@@ -8,12 +8,14 @@ from typing import Any
 from agents.experiments.analysis import Analysis, ModelAnalysis, analyse, manifest_document, write_summary
 from agents.experiments.figures import pictures
 from agents.experiments.page import Page, Said, Shown, write_page
-from agents.experiments.wording import CERTAIN, p_text, percent, sentences, title
+from agents.experiments.wording import CERTAIN, numbered, p_text, percent, sentences, title
 from toolkit.core.units import format_count, format_money
 
 DESIGNS = {
     "rotation": "Each task was asked under all rotations of an order of its own, drawn at random from the seed, so "
     "that every tool stood once in every position of every task.",
+    "grouped": "Each task was asked under rotations of an order drawn at random from the seed, in steps that put every "
+    "tool once into each group of positions; tasks share a few such orders.",
     "williams": "Each task was asked under a Williams design: every tool stood equally often in each position and "
     "after each other tool.",
     "permutations": "Each task was asked under every order of its tools.",
@@ -52,18 +54,24 @@ def page(analysis: Analysis, folder: Path) -> Page:
         ],
         tables=[
             Shown(
-                ("Model", "Accuracy", *(_ordinal(place + 1) for place in range(places)), *_COST),
+                ("Model", "Accuracy", *(numbered(place + 1) for place in range(places)), *_COST),
                 [_row(model, places) for model in analysis.models],
                 _EFFECTS,
             )
         ],
         pictures=pictures(analysis),
-        method=[DESIGNS[experiment.design.kind], MODES[experiment.mode], _TRUST],
+        method=[DESIGNS[_design(analysis)], MODES[experiment.mode], _TRUST],
         facts=_facts(analysis),
         again=f"toolkit bias run --from {name} --out {name}-again",
         data=("The manifest", json.dumps(manifest_document(analysis.manifest), indent=2, ensure_ascii=False)),
         more=[Shown(("Model", *_MORE), [_more(model) for model in analysis.models])],
     )
+
+
+def _design(analysis: Analysis) -> str:
+    kind = analysis.manifest.experiment.design.kind
+    grouped = any(model.measures.places < model.measures.widest for model in analysis.models)
+    return "grouped" if kind == "rotation" and grouped else kind
 
 
 _COST = ("Order matters", "Calls", "Tokens", "Cached", "Cost")
@@ -152,7 +160,3 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
 
 def _described(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
-
-
-def _ordinal(number: int) -> str:
-    return f"{number}{'st' if number == 1 else 'nd' if number == 2 else 'rd' if number == 3 else 'th'}"

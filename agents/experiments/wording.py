@@ -26,8 +26,11 @@ def p_text(p: float) -> str:
 def ordinal(number: int) -> str:
     """1 -> `first`, 12 -> `12th`."""
     words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-    if number <= len(words):
-        return words[number - 1]
+    return words[number - 1] if number <= len(words) else numbered(number)
+
+
+def numbered(number: int) -> str:
+    """1 -> `1st`, 12 -> `12th`."""
     suffix = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
     return f"{number}{suffix}"
 
