@@ -4,7 +4,7 @@ They say nothing sensible; llama.cpp loads and serves them, so its memory report
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ TEMPLATE = (
 
 @dataclass(frozen=True)
 class Made:
-    """What to make. `pattern` marks the sliding layers; `experts` 0 means dense; `shared` layers own no KV."""
+    """What to make. `pattern` marks the sliding layers; `experts` 0 means dense; `shared` layers own no KV. `speaks` is
+    a GGUF file whose tokenizer and chat template it takes; tools are then listed as JSON, as most models have them.
+    """
 
     architecture: str
     layers: int = 4
@@ -39,6 +41,8 @@ class Made:
     experts: int = 0
     experts_used: int = 0
     name: str = "made"
+    speaks: Path | None = None
+    quantised: bool = False  # Q8_0 instead of F16
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def sliding(self, layer: int) -> bool:
@@ -88,15 +92,26 @@ KINDS: Mapping[str, Made] = {
 def write(made: Made, path: Path, *, seed: int = 0) -> Path:
     """Write the file; the same `made` and `seed` give the same bytes."""
     random = np.random.default_rng(seed)
+    spoken = gguf.GGUFReader(str(made.speaks)).fields if made.speaks else None
+    if spoken:
+        made = replace(made, vocabulary=len(spoken["tokenizer.ggml.tokens"].contents()))
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(str(path), made.architecture)
     _metadata(writer, made)
+    if spoken:
+        _speaking(writer, spoken)
+    else:
+        _babbling(writer, made.vocabulary)
     for name, shape in _tensors(made):
         if len(shape) == 1:
             writer.add_tensor(name, np.ones(shape, dtype=np.float32))
         else:
             values = random.standard_normal(shape, dtype=np.float32) * 0.05
-            writer.add_tensor(name, values.astype(np.float16))
+            if made.quantised:
+                kind = gguf.GGMLQuantizationType.Q8_0
+                writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
+            else:
+                writer.add_tensor(name, values.astype(np.float16))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -119,7 +134,6 @@ def _metadata(writer: gguf.GGUFWriter, made: Made) -> None:
     writer.add_value_length(made.head)
     writer.add_rope_dimension_count(made.head)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(made.vocabulary)
     if made.window:
         writer.add_sliding_window(made.window)
     if made.head_sliding:
@@ -137,8 +151,15 @@ def _metadata(writer: gguf.GGUFWriter, made: Made) -> None:
         writer.add_expert_feed_forward_length(made.feed_forward)
     for key, value in made.extra.items():
         writer.add_string(key, value)
+    if made.quantised:
+        writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_vocab_size(made.vocabulary)
+
+
+def _babbling(writer: gguf.GGUFWriter, size: int) -> None:
+    """A tokenizer of bytes and of numbered tokens that mean nothing."""
     letters = _byte_letters()
-    tokens = ["<s>", "</s>", *letters, *(f"<{number}>" for number in range(made.vocabulary - len(letters) - 2))]
+    tokens = ["<s>", "</s>", *letters, *(f"<{number}>" for number in range(size - len(letters) - 2))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
@@ -147,6 +168,25 @@ def _metadata(writer: gguf.GGUFWriter, made: Made) -> None:
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     writer.add_chat_template(TEMPLATE)
+
+
+def _speaking(writer: gguf.GGUFWriter, known: Mapping[str, Any]) -> None:
+    """The built-in model's tokenizer and template, or that of one like it, from its file's fields."""
+
+    def held(name: str) -> Any:
+        return known[f"tokenizer.{name}"].contents()
+
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(list(held("ggml.tokens")))
+    writer.add_token_types(list(held("ggml.token_type")))
+    writer.add_token_merges(list(held("ggml.merges")))
+    writer.add_bos_token_id(int(held("ggml.bos_token_id")))
+    writer.add_eos_token_id(int(held("ggml.eos_token_id")))
+    writer.add_add_bos_token(False)
+    head, rest = str(held("chat_template")).split("{%- for tool in tools -%}")
+    _, tail = rest.split("{{- ']' -}}\n{%- endfor -%}")
+    writer.add_chat_template(head + "{%- for tool in tools -%}{{- '\\n' + (tool | tojson) -}}{%- endfor -%}" + tail)
 
 
 def _tensors(made: Made) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -1,13 +1,14 @@
 """What the tool-order experiment costs for a given precision, against the original way, on one llama.cpp in one run.
 
-The original way: ten random orders a task, one call at a time, task after task. Ours: rotation blocks in a sequence
-that shares prompts, over all slots; and exact probabilities. Time to a width is calls needed times seconds a call.
+The original way: ten random orders a task, one call at a time, task after task, straight to llama.cpp, which is kinder
+to it than the gateway. Ours: rotation blocks in a sequence that shares prompts, over all slots, through the gateway
+with a virtual key; and exact probabilities from llama.cpp itself. Time to a width is calls needed times seconds a call.
 
-Seconds a call are measured on a model of 300 MB with random weights, where inference is the cost, and on the built-in
-one, where the rest is. Calls needed come from the spread of the built-in model's choices between tasks, under the same
-designs: random weights choose nothing. The large model gets the first SAMPLE trials of each sequence, which is unkind
-to ours: each slot begins with an empty cache. What was asked is then sent straight to a fresh llama.cpp, to see what
-our side costs.
+Seconds a call are measured on a model of 240 MB with random weights, where inference is the cost, and on the built-in
+one, where the proxy is. Calls needed come from the spread of the built-in model's choices between tasks, under the same
+designs: random weights choose nothing. The large model gets the beginning of each sequence: each worker's first trial,
+which fills its slot, counts once, and the rest is the rate. With five tools, where a trial is shortest, what was asked
+is then sent straight to a fresh llama.cpp, to see what our side costs. About twelve minutes on two quiet cores.
 """
 
 import asyncio
@@ -27,108 +28,167 @@ from agents.experiments import designs, run
 from agents.experiments.designs import Cell
 from agents.experiments.experiment import Design, Experiment
 from agents.experiments.trials import Trial, read_trials
-from benchmarks import _made_chooser
+from benchmarks import _keys_rig as rig
+from benchmarks._made_models import Made, write
+from gateway.keys.store import open_store
+from gateway.litellm_config import build
 from gateway.models.builtin import BALANCED
 from gateway.process import Child, free_port
+from gateway.settings import Settings
 from gateway.upstreams.llamacpp import LlamaServerSpec, command
+from gateway.upstreams.served import ServedModel
 
-SLOTS = 4
+LARGE = Made(
+    "llama",
+    layers=19,
+    width=1024,
+    heads=16,
+    head=64,
+    feed_forward=2816,
+    context=16_384,
+    speaks=BALANCED,
+    quantised=True,
+)
 POINTS = 2.0  # the interval's half width that times are scaled to
 REPLY = 24  # tokens, of a call with one short argument; random weights go on until they are stopped
-GROUPS = {"five-tools": 5, "catalogue": 8}  # of positions
 BARS = {"rotation": 10, "logprob": 50}
 ORIGINAL = Design(kind="random", n=10, repeats=0)
 OURS = Design(repeats=0)
-SAMPLE = {  # trials asked of the large model
-    "five-tools": {"original": 20, "rotation": 100, "logprob": 160},
-    "catalogue": {"original": 6, "rotation": 60, "logprob": 80},
-}
-TASKS = {"five-tools": 120, "catalogue": 40}  # asked of the built-in model
 Sent = dict[Any, list[tuple[str, bytes]]]  # by worker: path and body
 
 
-class Way(NamedTuple):
-    """One way of running it. `evaluated` are the prompt tokens a trial that llama.cpp computed, as it says."""
+class Size(NamedTuple):
+    """One suite: its groups of positions, the slots of the server, how many tasks the built-in model is asked, and how
+    many trials the large one. Those of rotation hold as many changes of order as the whole sequence does."""
 
-    seconds: float
+    groups: int
+    slots: int
+    tasks: int
+    sample: Mapping[str, int]
+
+
+SIZES = {
+    "five-tools": Size(5, 4, 120, {"original": 6, "rotation": 60, "logprob": 80}),
+    "catalogue": Size(8, 2, 40, {"original": 3, "rotation": 32, "logprob": 32}),
+}
+
+
+class Way(NamedTuple):
+    """One way of running it: when each trial ended, in seconds from the start, and what was sent."""
+
+    workers: int
+    ended: Sequence[float]
     trials: Sequence[Trial]
     sent: Sent
 
     @property
     def evaluated(self) -> float:
-        return float(np.mean([trial.prompt_tokens - trial.cached_tokens for trial in self.trials]))
+        """Prompt tokens a trial that llama.cpp computed, as it says, once each worker's slot is filled."""
+        return float(np.mean([trial.prompt_tokens - trial.cached_tokens for trial in self.trials[self.workers :]]))
+
+    @property
+    def first(self) -> float:
+        """Seconds until every worker has had a trial."""
+        return self.ended[self.workers - 1]
 
     @property
     def each(self) -> float:
-        """Seconds a trial."""
-        return self.seconds / len(self.trials)
+        """Seconds a trial from then on."""
+        return (self.ended[-1] - self.first) / (len(self.ended) - self.workers)
+
+    def seconds(self, calls: float) -> float:
+        """Seconds for so many trials."""
+        return self.first + self.each * max(0.0, calls - self.workers)
+
+
+class Server(NamedTuple):
+    """A port at which one llama.cpp after another is started, and the gateway in front of it."""
+
+    port: int
+    gateway: str
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
 
 def main() -> None:
-    """Print each way for five and for forty tools, on both models."""
-    with tempfile.TemporaryDirectory() as temporary:
+    """Print each way for five and for forty tools, on both models, and what came of each bar."""
+    began = time.perf_counter()
+    verdicts: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary, _gateway(Path(temporary)) as server:
         folder = Path(temporary)
-        made = _made_chooser.write(folder / "made.gguf")
-        print(f"times to an interval of +-{POINTS:g} points; {SLOTS} slots")
-        for suite in GROUPS:
-            small = {name: _asked(BALANCED, suite, name, folder / f"small-{suite}-{name}") for name in _WAYS}
-            calls = {name: _calls_needed(way.trials, GROUPS[suite], name) for name, way in small.items()}
+        made = write(LARGE, folder / "made.gguf")
+        print(f"times to an interval of +-{POINTS:g} points")
+        for suite, size in SIZES.items():
+            small = {name: _asked(server, BALANCED, suite, name, folder / f"small-{suite}-{name}") for name in _WAYS}
+            calls = {name: _calls_needed(way.trials, size.groups, name) for name, way in small.items()}
             _print(f"{suite}, {BALANCED.name}", small, calls)
-            large = {name: _asked(made, suite, name, folder / f"large-{suite}-{name}", cut=True) for name in _WAYS}
-            _print(f"{suite}, random weights, {made.stat().st_size / 1e6:.0f} MB", large, calls, bars=BARS)
-            for name in BARS:
-                alone = _replayed(made, large[name].sent, folder / f"alone-{suite}-{name}")
-                share = alone / large[name].seconds
-                print(f"  {name}: {share:.0%} of the throughput of llama.cpp alone (bar: 90 %)", flush=True)
+            large = {}
+            for name in _WAYS:
+                large[name] = _asked(server, made, suite, name, folder / f"large-{suite}-{name}", cut=True)
+            ratios = _print(f"{suite}, random weights, {made.stat().st_size / 1e6:.0f} MB", large, calls)
+            for name, bar in BARS.items():
+                verdicts.append(_verdict(f"{suite}, {name}: {ratios[name]:.1f} times less", ratios[name] >= bar, bar))
+                if suite == "five-tools":
+                    alone = _replayed(server, made, size.slots, large[name].sent, folder / f"alone-{name}")
+                    share = alone / large[name].ended[-1]
+                    said = f"{suite}, {name}: {share:.0%} of the throughput of llama.cpp alone"
+                    verdicts.append(_verdict(said, share >= 0.9, "90 %"))
+    print("\n".join(verdicts))
+    print(f"took {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
 
 
-_WAYS: Mapping[str, tuple[int, str, Design]] = {
-    "original": (1, "call", ORIGINAL),
-    "rotation": (SLOTS, "call", OURS),
-    "logprob": (SLOTS, "logprob", OURS),
+_WAYS: Mapping[str, tuple[str, Design]] = {
+    "original": ("call", ORIGINAL),
+    "rotation": ("call", OURS),
+    "logprob": ("logprob", OURS),
 }
 
 
-def _asked(model: Path, suite: str, name: str, out: Path, *, cut: bool = False) -> Way:
-    """Run one way on a server of its own, whole or only the first of its trials."""
-    workers, mode, design = _WAYS[name]
+def _asked(server: Server, model: Path, suite: str, name: str, out: Path, *, cut: bool = False) -> Way:
+    """Run one way on a llama.cpp of its own, whole or only the first of its trials."""
+    size = SIZES[suite]
+    mode, design = _WAYS[name]
+    workers = 1 if name == "original" else size.slots
     experiment = Experiment.model_validate(
         {"models": ["m"], "suite": suite, "design": design, "mode": mode, "max_tokens": REPLY if cut else 64}
-        | ({} if cut else {"tasks": TASKS[suite]})
+        | ({} if cut else {"tasks": size.tasks})
     )
-    began = 0.0
+    times: list[float] = []
 
     def progress(done: int, total: int) -> None:
-        nonlocal began, ended
-        ended = time.perf_counter()
-        if not done:
-            began = ended
+        times.append(time.perf_counter())
 
-    ended = 0.0
     sent: Sent = {}
     with ExitStack() as stack:
-        url = stack.enter_context(_served(model, out))
+        stack.enter_context(_served(server.port, model, size.slots, out))
         stack.enter_context(patch.object(run.httpx, "AsyncClient", _recording(sent)))
         if name == "original":
             stack.enter_context(patch.object(designs, "in_sequence", _task_by_task))
         if cut:
-            planned, most = run.cells, SAMPLE[suite][name]
+            planned, most = run.cells, size.sample[name]
             stack.enter_context(patch.object(run, "cells", lambda *given: planned(*given)[:most]))
         asyncio.run(
             run.run_experiment(
                 experiment,
-                base_url=f"{url}/v1",
-                api_key=None,
+                base_url=f"{server.url if name == 'original' else server.gateway}/v1",
+                api_key=server.key,
                 out=out,
-                direct={"m": url},
+                direct={"m": server.url},
                 concurrency=workers,
                 progress=progress,
             )
         )
-    return Way(ended - began, read_trials(out), sent)
+    trials = read_trials(out)
+    failed = [trial.text for trial in trials if trial.outcome == "error"]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(trials)} trials failed: {failed[0]}")
+    return Way(workers, [moment - times[0] for moment in times[1:]], trials, sent)
 
 
-def _replayed(model: Path, sent: Sent, out: Path) -> float:
+def _replayed(server: Server, model: Path, slots: int, sent: Sent, out: Path) -> float:
     """Seconds that the same questions take when they are sent straight to a fresh server, by as many workers."""
 
     async def worker(client: httpx.AsyncClient, requests: Sequence[tuple[str, bytes]]) -> None:
@@ -136,14 +196,14 @@ def _replayed(model: Path, sent: Sent, out: Path) -> float:
             answer = await client.post(path, content=body, headers={"content-type": "application/json"})
             answer.raise_for_status()
 
-    async def everything(url: str) -> float:
-        async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+    async def everything() -> float:
+        async with httpx.AsyncClient(base_url=server.url, timeout=600) as client:
             began = time.perf_counter()
             await asyncio.gather(*(worker(client, requests) for requests in sent.values()))
             return time.perf_counter() - began
 
-    with _served(model, out) as url:
-        return asyncio.run(everything(url))
+    with _served(server.port, model, slots, out):
+        return asyncio.run(everything())
 
 
 def _calls_needed(trials: Sequence[Trial], groups: int, name: str) -> float:
@@ -169,19 +229,24 @@ def _calls_needed(trials: Sequence[Trial], groups: int, name: str) -> float:
     return wanted * len(trials) / len(tasks)
 
 
-def _print(
-    title: str, ways: Mapping[str, Way], calls: Mapping[str, float], bars: Mapping[str, int] | None = None
-) -> None:
-    print(f"{title}\n  way         trials  s/trial  evaluated/trial  calls to +-{POINTS:g}  seconds to it  ratio")
-    base = ways["original"].each * calls["original"]
+def _print(title: str, ways: Mapping[str, Way], calls: Mapping[str, float]) -> dict[str, float]:
+    """Print a table; gives how many times less each way takes than the original."""
+    print(
+        f"{title}\n  way         trials   first  s/trial  evaluated/trial  calls to +-{POINTS:g}  seconds to it   ratio"
+    )
+    base = ways["original"].seconds(calls["original"])
+    ratios = {name: base / way.seconds(calls[name]) for name, way in ways.items()}
     for name, way in ways.items():
-        seconds = way.each * calls[name]
-        bar = f"   (bar: {bars[name]})" if bars and name in bars else ""
         print(
-            f"  {name:<10}{len(way.trials):8}{way.each:9.3f}{way.evaluated:17.0f}{calls[name]:13.0f}"
-            f"{seconds:15.1f}{base / seconds:7.1f}{bar}",
+            f"  {name:<10}{len(way.trials):8}{way.first:8.2f}{way.each:9.3f}{way.evaluated:17.0f}{calls[name]:13.0f}"
+            f"{way.seconds(calls[name]):15.1f}{ratios[name]:8.1f}",
             flush=True,
         )
+    return ratios
+
+
+def _verdict(said: str, held: bool, bar: object) -> str:
+    return f"{'held  ' if held else 'MISSED'} {said} (bar: at least {bar})"
 
 
 def _task_by_task(planned: Sequence[Cell]) -> list[Cell]:
@@ -202,15 +267,25 @@ def _recording(sent: Sent) -> type[httpx.AsyncClient]:
 
 
 @contextmanager
-def _served(model: Path, out: Path) -> Iterator[str]:
-    """A llama.cpp with an empty cache."""
+def _gateway(folder: Path) -> Iterator[Server]:
+    """The real proxy, with a key that has a budget, in front of whatever llama.cpp is started at its port."""
     port = free_port()
-    spec = LlamaServerSpec(model, "m", context=4096, slots=SLOTS, port=port)
+    params = {"model": "hosted_vllm/m", "api_base": f"http://127.0.0.1:{port}/v1", "api_key": "none"}
+    config = build([ServedModel(name="m", upstream="llamacpp", litellm_params=params)], Settings())
+    url = f"sqlite:///{folder}/keys.db"
+    with open_store(url) as store, rig.proxy(folder, config, url) as proxy:
+        yield Server(port, proxy.url, store.create("bench", budget_nano=10**15).secret)
+
+
+@contextmanager
+def _served(port: int, model: Path, slots: int, out: Path) -> Iterator[None]:
+    """A llama.cpp with an empty cache, the built-in model on one thread, as the gateway serves it."""
+    spec = LlamaServerSpec(model, "m", context=4096, slots=slots, threads=int(model == BALANCED), port=port)
     out.mkdir(parents=True)
     child = Child("m", command(spec), log=out / "log")
     try:
         child.wait_until(f"http://127.0.0.1:{port}/health", timeout=120)
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
         child.stop()
 
