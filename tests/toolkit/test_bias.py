@@ -91,6 +91,20 @@ def test_from_repeats_an_experiment_with_the_same_orders(suite: Path, tmp_path: 
     assert one == other
 
 
+def test_a_suite_that_was_changed_is_refused_in_the_same_folder(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
+        command = ["bias", "run", "-m", "m", "--suite", str(suite), "--out", str(tmp_path / "a"), "--quiet"]
+        command += ["--base-url", endpoint.url]
+        assert run(command) == 0
+        asked = len(endpoint.asked)
+        suite.write_text(SUITE.replace("one, two", "one, another"), encoding="utf-8")
+        assert run(command) == 2
+    assert "holds another experiment: the suite" in capsys.readouterr().err
+    assert len(endpoint.asked) == asked
+
+
 def test_a_plan_counts_calls_and_asks_only_a_few(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
         assert run(["bias", "plan", "-m", "m", "--suite", str(suite), "--base-url", endpoint.url, "--json"]) == 0

@@ -129,3 +129,17 @@ def test_the_original_percentage_is_the_share_chosen_over_that_of_the_right_tool
         chosen, stood = int((table.chosen == place).sum()), int((table.right == place).sum())
         assert effect.original == pytest.approx((chosen - stood) / stood)
         assert effect.original == pytest.approx(5 * effect.effect.value)
+
+
+@pytest.mark.slow
+def test_over_a_thousand_runs_an_effect_is_found_as_often_as_was_predicted() -> None:
+    model = Planted((0.3, 0.1, 0.0, -0.1, -0.3), (0.5, 0.0, 0.0, -0.3, 0.2), margin=2.5)
+    spread = float(position_effects(experiment(model, 20_000, 1))[:, 0].std(ddof=1))
+    predicted = power(float(truth(model).effects[0]), spread, 60)
+    assert 0.4 < predicted < 0.9
+    runs = [experiment(model, 60, seed) for seed in range(1000)]
+    found = np.mean([cluster_p(position_effects(table)[:, 0], grain=0.2) <= 0.05 for table in runs])
+    assert found == pytest.approx(predicted, abs=0.05)
+    # The permutation test looks at all places at once, and the last one is as far off as the first.
+    p_values = [permutation_test(table, draws=200, seed=seed).p_value for seed, table in enumerate(runs[:300])]
+    assert np.mean(np.array(p_values) <= 0.05) > predicted - 0.05
