@@ -1,7 +1,10 @@
-"""Which file a llama.cpp server serves, as a digest: so that a run is not resumed on another model of the same name."""
+"""What a llama.cpp server tells of itself: which file it serves, as a digest, so that a run is not resumed on another
+model of the same name; and how many questions it works on at once.
+"""
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -11,13 +14,16 @@ PIECES, PIECE = 64, 1 << 20
 
 def file_digest(url: str) -> str | None:
     """Digest of the GGUF behind the server at `url`; None if it does not say, or the file is not on this machine."""
-    try:
-        path = httpx.get(f"{url.rstrip('/')}/props", timeout=5.0).json().get("model_path")
-    except (httpx.HTTPError, ValueError, AttributeError):
-        return None
+    path = _props(url).get("model_path")
     if not path or not Path(path).is_file():
         return None
     return digest(Path(path))
+
+
+def slots(url: str) -> int | None:
+    """How many questions the server at `url` works on at once, each with a prompt of its own in the cache."""
+    count = _props(url).get("total_slots")
+    return count if isinstance(count, int) and count > 0 else None
 
 
 def digest(path: Path) -> str:
@@ -34,3 +40,11 @@ def digest(path: Path) -> str:
             file.seek((size - PIECE) * number // (PIECES - 1))
             held.update(file.read(PIECE))
     return f"sampled-sha256:{held.hexdigest()}"
+
+
+def _props(url: str) -> dict[str, Any]:
+    try:
+        document = httpx.get(f"{url.rstrip('/')}/props", timeout=5.0).json()
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}

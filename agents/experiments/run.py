@@ -2,6 +2,7 @@
 write each trial down as it ends. The same call on the same folder goes on where it stopped.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from agents.experiments.analysis import Analysis, ModelAnalysis, analyse, write_
 from agents.experiments.choosers import CallChooser, Choice, Chooser
 from agents.experiments.designs import Cell, cells
 from agents.experiments.experiment import Experiment
+from agents.experiments.identity import slots
 from agents.experiments.inference import Estimate
 from agents.experiments.logprob import LogprobChooser, engine_at
 from agents.experiments.planning import Prepared, Probe, probed
@@ -29,6 +31,7 @@ from agents.tool_host import McpToolHost, Tool
 from toolkit.core.errors import UsageError
 
 RETRIES = 4
+ELSE = 4  # questions at once where nothing is known of the server
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ async def run_experiment(
     direct: Mapping[str, str] | None = None,
     identities: Mapping[str, str] | None = None,
     tools: Sequence[Tool] | None = None,
-    concurrency: int = 4,
+    concurrency: int | None = None,
     timeout: float = 600.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
@@ -95,9 +98,9 @@ async def run_experiment(
 
     `direct` names for each model the llama.cpp or vLLM server behind it, for mode `logprob`; `identities` the digest
     of each model's file, where known; `tools` replaces the tools that the suite takes from MCP servers. `concurrency`
-    is the most questions under way at once, `timeout` the longest silence in seconds. `progress(done, total)` counts
-    trials over all models. Raises UsageError if `out` holds another experiment, ToolkitError if the
-    endpoint cannot be used.
+    is the most questions under way at once (see `at_once`), `timeout` the longest silence in seconds.
+    `progress(done, total)` counts trials over all models. Raises UsageError if `out` holds another experiment,
+    ToolkitError if the endpoint cannot be used.
     """
     prepared = await prepare(experiment, tools)
     wanted = Manifest.new(experiment, prepared.suite.digest, prepared.tools_digest, identities or {}, base_url)
@@ -113,7 +116,7 @@ async def run_experiment(
         for model in experiment.models:
             if not left[model]:
                 continue
-            pace = Pace(concurrency)
+            pace = Pace(await asyncio.to_thread(at_once, concurrency, (direct or {}).get(model)))
             async with AsyncExitStack() as stack:
                 chooser = await _chooser(stack, experiment, model, base_url, api_key, direct or {}, pace, timeout)
 
@@ -134,6 +137,12 @@ async def run_experiment(
     analysis = analyse(out)
     write_summary(out, analysis)
     return Summary(out, tuple(summary(model) for model in analysis.models))
+
+
+def at_once(wanted: int | None, url: str | None) -> int:
+    """How many questions to have under way: as many as are wanted, else as the llama.cpp server at `url` has slots
+    (with more, they would push each other's prompts out of its cache), else ELSE."""
+    return wanted or (slots(url) if url else None) or ELSE
 
 
 async def probe_model(

@@ -42,7 +42,10 @@ From = Annotated[Path | None, typer.Option("--from", help="Take everything from 
 BaseUrl = Annotated[str | None, typer.Option(help="Another OpenAI-compatible endpoint than the gateway.")]
 Direct = Annotated[str | None, typer.Option(help="Address of the llama.cpp or vLLM server itself, for --mode logprob.")]
 Key = Annotated[str | None, typer.Option(help="The key as env:NAME; default: TOOLKIT_KEY.")]
-Concurrency = Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once, at most.")]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Questions under way at once, at most [llama.cpp: one a slot; else 4]."),
+]
 Folder = Annotated[Path, typer.Argument(help="Folder of an experiment.")]
 
 
@@ -68,7 +71,7 @@ def run(
     base_url: BaseUrl = None,
     direct: Direct = None,
     key: Key = None,
-    concurrency: Concurrency = 4,
+    concurrency: Concurrency = None,
     timeout: Annotated[str, typer.Option(help="Longest silence of a model.")] = "10m",
     json: Json = False,
     quiet: Quiet = False,
@@ -134,13 +137,13 @@ def plan(
     base_url: BaseUrl = None,
     direct: Direct = None,
     key: Key = None,
-    concurrency: Concurrency = 4,
+    concurrency: Concurrency = None,
     probe: Annotated[int, typer.Option(min=0, help="Real calls to learn speed, tokens and price from.")] = 3,
     json: Json = False,
 ) -> None:
     """Say what an experiment would take and could find, before it is run."""
     from agents.experiments.planning import plan as planned
-    from agents.experiments.run import prepare, probe_model
+    from agents.experiments.run import at_once, prepare, probe_model
     from toolkit.cli.endpoint import endpoint
     from toolkit.core.units import format_count, format_duration, format_money
 
@@ -149,13 +152,14 @@ def plan(
     prepared = asyncio.run(prepare(experiment))
     rows, documents = [], []
     for name in experiment.models:
-        measured = None
+        measured, served = None, None
         if probe:
             where = endpoint(base_url, key, [name], direct)
+            served = where.direct.get(name)
             measured = asyncio.run(
                 probe_model(prepared, name, where.base_url, where.api_key, where.direct, count=probe)
             )
-        bill = planned(prepared, measured, concurrency=concurrency)
+        bill = planned(prepared, measured, concurrency=at_once(concurrency, served))
         documents.append({"model": name, **bill.__dict__})
         rows.append(
             (
@@ -172,7 +176,7 @@ def plan(
         human=sink.table(["MODEL", "CALLS>", "PROMPT TOKENS>", "OF THEM COMPUTED>", "TIME>", "MONEY>"], rows),
     )
     if not json:
-        bill = planned(prepared, None, concurrency=concurrency)
+        bill = planned(prepared, None, concurrency=1)
         smallest = ", ".join(f"{100 * value:.1f} at {a:.0%}" for a, value in bill.detectable.items())
         sink.note(f"{bill.tasks} tasks, {bill.orders} different orders")
         sink.note(f"smallest effect of a position found in 4 of 5 experiments, in points by accuracy: {smallest}")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from agents.experiments.experiment import Design, Experiment
-from agents.experiments.run import Summary, run_experiment
+from agents.experiments.run import Summary, at_once, run_experiment
 from agents.experiments.trials import TRIALS, read_trials
 from agents.tool_host import Tool
 from tests.agents.experiments.choosing_endpoint import Choosing, by_chance, calls, choosing
@@ -160,6 +160,12 @@ async def test_an_error_is_an_outcome_and_is_asked_again_the_next_time(tmp_path:
         assert found.trials == 120
         endpoint.choose = usual
         assert (await run(endpoint, tmp_path / "out")).models[0].outcomes["error"] == 0
+
+
+def test_a_llama_cpp_is_asked_as_many_questions_at_once_as_it_has_slots(llama: str) -> None:
+    assert at_once(None, llama) == 2
+    assert at_once(7, llama) == 7
+    assert at_once(None, None) == at_once(None, "http://127.0.0.1:9") == 4
 
 
 async def test_react_mode_offers_tools_in_text_and_reads_the_action(tmp_path: Path) -> None:
