@@ -14,6 +14,7 @@ from agents.experiments.inference import (
 )
 from agents.experiments.measures import measure, position_effects
 from agents.experiments.planted import Planted, experiment, truth
+from agents.experiments.table import Table
 
 BIASED = Planted((0.6, 0.2, 0.0, -0.2, -0.6), (0.5, 0.0, 0.0, -0.3, 0.2), margin=2.5, invalid=0.05)
 FAIR = Planted((0.0,) * 5, (0.5, 0.0, 0.0, -0.3, 0.2))
@@ -143,3 +144,30 @@ def test_over_a_thousand_runs_an_effect_is_found_as_often_as_was_predicted() -> 
     # The permutation test looks at all places at once, and the last one is as far off as the first.
     p_values = [permutation_test(table, draws=200, seed=seed).p_value for seed, table in enumerate(runs[:300])]
     assert np.mean(np.array(p_values) <= 0.05) > predicted - 0.05
+
+
+def test_in_a_long_list_the_coefficients_of_groups_of_positions_know_nothing_of_the_tools() -> None:
+    tools, groups = 8, 4
+    appeal = np.random.default_rng(2).normal(size=tools) * 3
+    bases = np.random.default_rng(3).permuted(np.tile(np.arange(tools), (10, 1)), axis=1)
+    order = np.array([np.roll(base, -2 * turn) for base in bases for turn in range(groups)])
+    weights = np.exp(appeal[order])
+    likeliest = weights.argmax(1)
+    rows = len(order)
+    held = Table(
+        tasks=tuple(str(number) for number in range(10)),
+        tools=tuple(str(number) for number in range(tools)),
+        task=np.repeat(np.arange(10), groups),
+        size=np.full(rows, tools),
+        groups=np.full(rows, groups),
+        order=order,
+        chosen=likeliest,
+        right=np.full(rows, -1),
+        chosen_tool=order[np.arange(rows), likeliest],
+        right_tool=np.full(rows, -1),
+        outcome=np.zeros(rows, dtype=np.int64),
+        probabilities=weights / weights.sum(1, keepdims=True),
+    )
+    found = measure(held, draws=10).coefficients
+    assert found is not None
+    assert [estimate.value for estimate in found] == pytest.approx([0.0] * groups, abs=1e-9)
