@@ -8,7 +8,7 @@ Seconds a call are measured on a model of 240 MB with random weights, where infe
 one, where the proxy is. Calls needed come from the spread of the built-in model's choices between tasks, under the same
 designs: random weights choose nothing. The large model gets the beginning of each sequence: each worker's first trial,
 which fills its slot, counts once, and the rest is the rate. With five tools, where a trial is shortest, what was asked
-is then sent straight to a fresh llama.cpp, to see what our side costs. About twelve minutes on two quiet cores.
+is then sent straight to a fresh llama.cpp, to see what our side costs. Sized for twelve minutes on two quiet cores.
 """
 
 import asyncio

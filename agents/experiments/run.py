@@ -25,7 +25,7 @@ from agents.experiments.planning import Prepared, Probe, probed
 from agents.experiments.runner import Pace, ask_all
 from agents.experiments.scoring import Verdict
 from agents.experiments.suites import Task, load_suite
-from agents.experiments.trials import TRIALS, Journal, Manifest, Trial, continued, has_trials, read_trials
+from agents.experiments.trials import TRIALS, Journal, Manifest, Trial, continued, differences, has_trials, read_trials
 from agents.react import ReActModel
 from agents.tool_host import McpToolHost, Tool
 from toolkit.core.errors import UsageError
@@ -89,6 +89,7 @@ async def run_experiment(
     direct: Mapping[str, str] | None = None,
     identities: Mapping[str, str] | None = None,
     tools: Sequence[Tool] | None = None,
+    repeats: Manifest | None = None,
     concurrency: int | None = None,
     timeout: float = 600.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -97,14 +98,18 @@ async def run_experiment(
     """Run (or resume) `experiment` through the OpenAI-compatible endpoint `base_url` (ends in /v1), into folder `out`.
 
     `direct` names for each model the llama.cpp or vLLM server behind it, for mode `logprob`; `identities` the digest
-    of each model's file, where known; `tools` replaces the tools that the suite takes from MCP servers. `concurrency`
-    is the most questions under way at once (see `at_once`), `timeout` the longest silence in seconds.
+    of each model's file, where known; `tools` replaces the tools that the suite takes from MCP servers; `repeats`
+    is the manifest of an experiment that this one repeats: what has changed since is noted. `concurrency` is the most
+    questions under way at once (see `at_once`), `timeout` the longest silence in seconds.
     `progress(done, total)` counts trials over all models. Raises UsageError if `out` holds another experiment,
     ToolkitError if the endpoint cannot be used.
     """
     prepared = await prepare(experiment, tools)
     wanted = Manifest.new(experiment, prepared.suite.digest, prepared.tools_digest, identities or {}, base_url)
     continued(out, wanted)
+    if repeats and repeats.experiment.suite == experiment.suite:
+        for what, old, new in differences(repeats, wanted):
+            note(f"this is no exact repetition: {what} was {old}, now it is {new}")
     known = {trial.key for trial in read_trials(out) if trial.outcome != "error"} if has_trials(out) else set()
     left = {model: [cell for cell in prepared.cells if (model, *cell.key) not in known] for model in experiment.models}
     total = len(prepared.cells) * len(experiment.models)

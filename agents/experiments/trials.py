@@ -189,19 +189,7 @@ def continued(folder: Path, wanted: Manifest) -> Manifest:
     found = read_manifest(folder)
     before, now = found.experiment.model_dump(mode="json"), wanted.experiment.model_dump(mode="json")
     changed = [(f"the setting {name}", before[name], now[name]) for name in now if before[name] != now[name]]
-    changed += [
-        (what, old[:12], new[:12])
-        for what, old, new in (
-            (f"the suite {wanted.experiment.suite}", found.suite_digest, wanted.suite_digest),
-            ("what the tools say of themselves", found.tools_digest, wanted.tools_digest),
-            *(
-                (f"the file of {model}", found.identities[model], digest)
-                for model, digest in wanted.identities.items()
-                if model in found.identities
-            ),
-        )
-        if old != new
-    ]
+    changed += differences(found, wanted)
     if changed:
         what, old, new = changed[0]
         raise UsageError(
@@ -209,6 +197,20 @@ def continued(folder: Path, wanted: Manifest) -> Manifest:
             hint=f"--out {folder}-2, or repeat the old one with --from {folder}",
         )
     return found
+
+
+def differences(before: Manifest, now: Manifest) -> list[tuple[str, str, str]]:
+    """What an experiment asks about that is not as it was: its name, its old and its new digest."""
+    compared = (
+        (f"the suite {now.experiment.suite}", before.suite_digest, now.suite_digest),
+        ("what the tools say of themselves", before.tools_digest, now.tools_digest),
+        *(
+            (f"the file of {model}", before.identities[model], digest)
+            for model, digest in now.identities.items()
+            if model in before.identities
+        ),
+    )
+    return [(what, old[:12], new[:12]) for what, old, new in compared if old != new]
 
 
 def _parsed(line: bytes, path: Path, number: int, kind: TypeAdapter[T]) -> T:

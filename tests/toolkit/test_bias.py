@@ -101,8 +101,11 @@ def test_a_suite_that_was_changed_is_refused_in_the_same_folder(
         asked = len(endpoint.asked)
         suite.write_text(SUITE.replace("one, two", "one, another"), encoding="utf-8")
         assert run(command) == 2
-    assert "holds another experiment: the suite" in capsys.readouterr().err
-    assert len(endpoint.asked) == asked
+        assert "holds another experiment: the suite" in capsys.readouterr().err
+        assert len(endpoint.asked) == asked
+        again = ["bias", "run", "--from", str(tmp_path / "a"), "--out", str(tmp_path / "b")]
+        assert run([*again, "--base-url", endpoint.url]) == 0
+    assert "this is no exact repetition: the suite" in capsys.readouterr().err
 
 
 def test_a_plan_counts_calls_and_asks_only_a_few(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,6 +80,7 @@ def run(
     from agents.experiments.analysis import plain
     from agents.experiments.report import write_report
     from agents.experiments.run import run_experiment
+    from agents.experiments.trials import read_manifest
     from toolkit.cli.endpoint import endpoint
     from toolkit.core.units import parse_duration
 
@@ -104,6 +105,7 @@ def run(
                 out=folder,
                 direct=where.direct,
                 identities=_identities(where.direct),
+                repeats=read_manifest(source) if source and source.is_dir() else None,
                 concurrency=concurrency,
                 timeout=parse_duration(timeout),
                 progress=progress,
