@@ -66,7 +66,8 @@ def upstream(folder: Path, **env: str) -> Iterator[Upstream]:
 
 
 def models(upstream_url: str) -> list[ServedModel]:
-    """One model for every behaviour of the stand-in, all priced, and a free and an unpriced one."""
+    """One model for every behaviour of the stand-in, all priced, a free and an unpriced one, and one (`listed`) with
+    the price that LiteLLM's own table has."""
 
     def served(name: str, price: Price | None = PRICE, upstream_name: str | None = None, **more: Any) -> ServedModel:
         params = {
@@ -76,7 +77,9 @@ def models(upstream_url: str) -> list[ServedModel]:
         }
         return ServedModel(name=name, upstream="vllm", litellm_params=params, price=price, local=False, **more)
 
+    dear = {"model": "openai/gpt-4o", "api_base": f"{upstream_url}/v1", "api_key": "none"}
     return [
+        ServedModel(name="listed", upstream="openai", litellm_params=dear, price=None, local=False),
         *(served(name) for name in ("echo", "slow", "drips", "breaks", "fails", "embed")),
         served("caches", replace(PRICE, cache_read=1_000_000_000, cache_write=12_000_000_000)),
         served("free", Price(), "echo"),
@@ -144,6 +147,14 @@ def start_proxy(
         child.stop()
         raise
     return Proxy(f"http://127.0.0.1:{port}", child)
+
+
+def judge(*promises: tuple[bool, str]) -> None:
+    """One line for each promise, kept or not; ends with an AssertionError if one was broken, once all are said."""
+    for kept, promise in promises:
+        print(f"  {'kept' if kept else 'BROKEN'}: {promise}", flush=True)
+    broken = [promise for kept, promise in promises if not kept]
+    assert not broken, broken
 
 
 def postgres_binaries() -> Path | None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import uvicorn
 
+from gateway.lifeline import watch
+
 WORDS = 40  # tokens of an answer, unless the request allows fewer
 PROMPT = 20  # tokens billed for a prompt
 CACHED, WRITTEN = 10, 4  # of those, read from a cache and written into one, by `caches`
@@ -151,6 +153,7 @@ async def _json(send: Any, status: int, document: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    watch()
     uvicorn.run(
         application,
         host="127.0.0.1",

@@ -7,6 +7,7 @@ import os
 import sys
 from types import MappingProxyType
 
+from gateway.error_shapes import STARTUP
 from gateway.lifeline import watch
 from gateway.mcp import Servers
 from gateway.mcp import environment as mcp_environment
@@ -25,6 +26,7 @@ def environment(
         "TOOLKIT_UNKNOWN_PRICE": unknown_price,
         "TOOLKIT_GATEWAY_STATE": state,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # the price list in the package; fetching it hangs offline
+        "LITELLM_WORKER_STARTUP_HOOKS": STARTUP,
         "LITELLM_LOG": "ERROR",
         "LITELLM_DONT_SHOW_FEEDBACK_BOX": "True",
         "DISABLE_ADMIN_UI": "True",

@@ -5,10 +5,11 @@ a chat template adds to the caller's text is bounded by generous constants. What
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.keys.admission import PER, Ask, Price
 
@@ -21,6 +22,9 @@ AROUND_TOOL = 64
 IMAGE = 50_000
 BYTES_PER_TOKEN = 4  # of ordinary text; only for rate limits, never for money
 
+# The fields by which each API limits its answer (LiteLLM's names of the calls; of the others, `max_tokens`). What else
+# a body may hold as a limit is passed on, or not, and can only make the bound larger.
+LIMITS = {"acompletion": ("max_tokens", "max_completion_tokens"), "aresponses": ("max_output_tokens",)}
 ANSWER_LIMITS = (
     "max_tokens",
     "max_completion_tokens",
@@ -31,7 +35,11 @@ ANSWER_LIMITS = (
     "max_tokens_to_sample",
 )
 _COPIES = ("n", "best_of", "n_cmpl", "num_return_sequences")
-_IMAGES = {"image", "image_url", "input_image", "image_file"}
+_IMAGES = {"image", "image_url", "input_image", "image_file", "computer_screenshot"}
+_IMAGE_FIELDS = {"image_url", "source", "file_id", "image_file"}  # its data, counted as a picture and not as text
+# LiteLLM hands what it takes for a picture to Gemini as whatever it is: film, sound, a book.
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".heic", ".heif", ".bmp")
+_MIME_FIELDS = ("format", "mime_type", "content_type", "media_type")
 # The names of rates in LiteLLM's table, each with endings for long prompts and priority. Some models speak or draw
 # without being asked to, so what they may write counts by its dearest kind.
 _IN = ("input_cost_per_token", "cache_creation_input_token_cost")
@@ -43,16 +51,19 @@ _OUT = (
     "output_cost_per_image_token",
     "output_cost_per_video_token",
 )
+_SOUND = {"input_audio", "audio"}
 _FILES = {
     "file",
     "input_file",
     "document",
     "video",
-    "video_url",
     "input_video",
     "container_upload",
     "search_result_file",
+    "item_reference",
 }
+# What a provider keeps and puts into the prompt when it is named.
+_KEPT_ELSEWHERE = ("previous_response_id", "conversation", "container")
 # Put into the body by the proxy, or never read by a model.
 _NOT_PROMPT = {
     "model",
@@ -117,8 +128,8 @@ class Offer:
     local: bool = False
 
 
-def bound(body: Mapping[str, Any], *, embedding: bool = False) -> Bound:
-    """The bound for one request body of any of the formats."""
+def bound(body: Mapping[str, Any], *, limits: Sequence[str] = ("max_tokens",), embedding: bool = False) -> Bound:
+    """The bound for one request body of any of the formats; `limits` are the fields that limit its answer."""
     counter = _Counter()
     for name, value in body.items():
         if name not in _NOT_PROMPT:
@@ -131,9 +142,9 @@ def bound(body: Mapping[str, Any], *, embedding: bool = False) -> Bound:
     if embedding:
         # An embedding model adds a mark or two to each text, and no instructions.
         prompt = size + 16 * max(1, messages)
-    if counter.unmeasured or body.get("previous_response_id") or body.get("conversation") or body.get("container"):
+    if counter.unmeasured or any(body.get(name) for name in _KEPT_ELSEWHERE) or isinstance(body.get("prompt"), dict):
         prompt = None
-    answer = 0 if embedding else _answer(body)
+    answer = 0 if embedding else _answer(body, limits)
     # Plain completions answer each of several prompts; a list of numbers is one prompt, as tokens.
     prompts = sum(1 for text in _list(body.get("prompt")) if not isinstance(text, int)) or 1
     copies = prompts * max([1, *(_positive(body.get(name)) or 1 for name in _COPIES)])
@@ -220,10 +231,10 @@ def price_of(info: Mapping[str, Any], *, found: Bound) -> Price | None:
     return Price(input=max(rates_in, default=0), output=max(rates_out, default=0), fixed=-(-fixed // PER))
 
 
-def limit_answer(body: dict[str, Any], limit: int, *, field: str) -> None:
-    """Set the limit on the answer in a request body: in every field of it that sets one, else in `field`."""
+def limit_answer(body: dict[str, Any], limit: int, *, limits: Sequence[str] = ("max_tokens",)) -> None:
+    """Set the limit on the answer in every field of a request body that sets one, and in one of `limits` at least."""
     present = [name for name in ANSWER_LIMITS if body.get(name) is not None]
-    for name in present or [field]:
+    for name in present if set(present) & set(limits) else [*present, limits[0]]:
         body[name] = limit
     thinking = body.get("thinking")
     if isinstance(thinking, dict) and (_positive(thinking.get("budget_tokens")) or 0) >= limit:
@@ -241,32 +252,67 @@ class _Counter:
         self.unmeasured = False
         self.audio = False
 
-    def add(self, node: Any) -> None:
+    def add(self, node: Any, *, quoted: bool = False) -> None:
+        """Count a part of the body. `quoted`: LiteLLM may send it as JSON in a text, where many letters become six."""
         if isinstance(node, str):
-            self.size += len(node) if node.isascii() else len(node.encode("utf-8", "surrogatepass"))
+            self.size += len(json.dumps(node)) if quoted else _bytes(node)
         elif isinstance(node, dict):
-            kind = node.get("type")
-            if kind in _IMAGES:
+            kind = node["type"] if isinstance(node.get("type"), str) else ""
+            picture = kind in _IMAGES or _url(node) is not None
+            if picture and _is_picture(node):
                 self.images += 1
-                return
-            if kind in _FILES:
-                source = node.get("source")
-                if isinstance(source, dict) and source.get("type") in {"text", "content"}:
-                    self.add(source)
-                else:
-                    self.unmeasured = True
-                return
-            if kind in {"input_audio", "audio"}:
+            elif picture or _is_elsewhere(kind, node):
+                self.unmeasured = True
+            if kind in _SOUND:
                 self.audio = True  # its base64 text is longer than any count of its tokens
+            # Whatever a part says it is, all else in it counts too: a message may call itself a picture.
             for name, value in node.items():
-                self.size += len(name) + 6
-                self.add(value)
+                self.size += (len(json.dumps(name)) if quoted else _bytes(name)) + 6
+                if name == "input" and kind.endswith("tool_use"):
+                    self.size += len(json.dumps(value))
+                elif not (picture and name in _IMAGE_FIELDS):
+                    self.add(value, quoted=quoted or (name == "output" and not isinstance(value, str)))
         elif isinstance(node, list | tuple):
             for value in node:
                 self.size += 2
-                self.add(value)
+                self.add(value, quoted=quoted)
         elif isinstance(node, int | float):
             self.size += 24
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _is_elsewhere(kind: str, part: Mapping[str, Any]) -> bool:
+    """Whether the provider puts something into the prompt that is not in the body, or that is no text."""
+    source = part.get("source")
+    if isinstance(source, dict) and source.get("type") in ("text", "content"):
+        return False
+    spoken = part.get("audio")  # an answer of earlier, by its number
+    if kind in _SOUND and "http" in json.dumps(part)[:200]:
+        return True
+    return kind in _FILES or kind.endswith("_url") or (isinstance(spoken, dict) and spoken.get("id") is not None)
+
+
+def _url(part: Mapping[str, Any]) -> str | None:
+    """Where a part says that its picture is; a picture in the body itself is a `data:` address."""
+    given = part.get("image_url")
+    url = given.get("url") if isinstance(given, dict) else given
+    return url if isinstance(url, str) else None
+
+
+def _is_picture(part: Mapping[str, Any]) -> bool:
+    """Whether what a part calls a picture cannot be something longer: film, sound, a book."""
+    inner = [part, *(value for name in _IMAGE_FIELDS if isinstance(value := part.get(name), dict))]
+    told = [str(each[name]) for each in inner for name in _MIME_FIELDS if each.get(name) is not None]
+    source = part.get("source")
+    url = source.get("url") if isinstance(source, dict) else _url(part)
+    if isinstance(url, str) and url.startswith("data:"):
+        told.append(url[5:21])
+    elif isinstance(url, str) and not told:
+        return urlsplit(url).path.lower().endswith(_IMAGE_ENDINGS)
+    return all(kind.startswith("image/") for kind in told)
 
 
 def _rendered(tools: list[Any]) -> int:
@@ -277,11 +323,12 @@ def _rendered(tools: list[Any]) -> int:
     return len(text.encode("utf-8", "surrogatepass")) + text.count('"')
 
 
-def _answer(body: Mapping[str, Any]) -> int | None:
-    given = [body[name] for name in ANSWER_LIMITS if body.get(name) is not None]
-    limits = [_positive(value) for value in given]
-    known = [limit for limit in limits if limit is not None]
-    return max(known) if known and len(known) == len(limits) else None
+def _answer(body: Mapping[str, Any], limits: Sequence[str]) -> int | None:
+    if all(body.get(name) is None for name in limits):
+        return None
+    given = [_positive(body[name]) for name in ANSWER_LIMITS if body.get(name) is not None]
+    known = [limit for limit in given if limit is not None]
+    return max(known) if len(known) == len(given) else None
 
 
 def _provider_tools(body: Mapping[str, Any], tools: list[Any]) -> Iterable[str]:
@@ -307,6 +354,10 @@ def _premium(body: Mapping[str, Any]) -> Iterable[str]:
         yield "speed"
     if body.get("inference_geo") not in (None, "global"):
         yield "inference_geo"
+    given = body.get("context_management")
+    edits = given.get("edits") if isinstance(given, dict) else given
+    if any(isinstance(edit, dict) and str(edit.get("type")).startswith("compact") for edit in _list(edits)):
+        yield "context_management"  # the provider writes a summary first, at the caller's cost
 
 
 def _above(name: str) -> int | None:

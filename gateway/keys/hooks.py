@@ -8,20 +8,24 @@ import asyncio
 import hmac
 import logging
 import os
+import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import litellm
+from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+from litellm.types.utils import all_litellm_params
 
 from gateway.keys import estimate, refusals
 from gateway.keys.admission import Ask, Price, Reason, matches
+from gateway.keys.fields import refused_field, refused_header
 from gateway.keys.ledger import Ledger
-from gateway.keys.routes import ACCOUNTED, ANTHROPIC, MCP, client_name, is_open
+from gateway.keys.routes import ACCOUNTED, ANTHROPIC_ROUTES, MCP, client_name, is_open
 from gateway.keys.store import Call, Refused, StoreUnavailable, Usage
 from gateway.mcp import ENABLED
 
@@ -35,29 +39,11 @@ LONGEST_NAME = 255
 MCP_CALL = "call_mcp_tool"  # LiteLLM's name
 KEY_ID = "toolkit_key_id"
 PATTERNS = "toolkit_models"
-REFUSAL = "toolkit_refusal"
 LOCAL_PROVIDERS = {"hosted_vllm", "ollama_chat", "lm_studio"}
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
-# LiteLLM takes these from any body; a request that sets one could pick what answers, how often it is asked, or how
-# long the answer is, past the estimate. An answer made in the background is billed when nobody looks any more.
-_OPERATOR_ONLY = (
-    *FALLBACKS,
-    "model_list",
-    "user_config",
-    "router_settings_override",
-    "specific_deployment",
-    "custom_llm_provider",
-    "api_base",
-    "base_url",
-    "api_key",
-    "num_retries",
-    "max_retries",
-    "retry_policy",
-    "model_group_retry_policy",
-    "additional_drop_params",
-    "extra_body",
-    "background",
-)
+_LITELLMS = frozenset(all_litellm_params)
+# LiteLLM refuses some fields itself, before it asks who calls: `Rejected Request: api_base is not allowed ...`
+_REJECTED = re.compile(r"Rejected Request: (fallback|URL-valued fallback|\w+)")
 
 # A caller's `no-log` would keep a request out of the accounts.
 litellm.global_disable_no_log_param = True
@@ -87,23 +73,31 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
     except StoreUnavailable as error:
         raise _unavailable(error) from None
     if isinstance(found, Refused):
-        if path != ANTHROPIC or method != "POST":
-            refusal = _refusal(found, anthropic=False, now=ledger.store.clock())
-            if path == MCP:  # a 401 would send the client to a login that there is not, and LiteLLM rewords it
-                refusal.code = "403"
-            raise refusal
-        # Raised here, an error always has OpenAI's shape: the hook before the call gives it Anthropic's.
-        return _caller(api_key, path, {REFUSAL: found})
+        refusal = _refusal(found, anthropic=path in ANTHROPIC_ROUTES, now=ledger.store.clock())
+        if path == MCP:  # a 401 would send the client to a login that there is not, and LiteLLM rewords it
+            refusal.code = "403"
+        raise refusal
     if not is_open(method, path) or (path == MCP and ENABLED not in os.environ):
         raise ProxyException(f"The route {path} is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 403)
-    known = {KEY_ID: found.id, PATTERNS: found.models}
-    return _caller(api_key, path, known, name=found.name, models=list(_allowed(_router(), found.models)))
+    header = refused_header(request.headers)
+    if header is not None:
+        raise ProxyException(refusals.not_settable(header), Reason.NOT_ACCEPTED.value, header, 422)
+    return UserAPIKeyAuth(
+        api_key=api_key,
+        key_alias=found.name,
+        user_id=found.name,
+        user_role=LitellmUserRoles.INTERNAL_USER,
+        allowed_routes=[path],
+        models=list(_allowed(_router(), found.models)),
+        metadata={KEY_ID: found.id, PATTERNS: found.models},
+    )
 
 
 @dataclass
 class Running:
     """A request between its admission and its end: what it is known to have taken so far."""
 
+    key_id: int
     price: Price
     prompt: int  # a fair guess of its tokens
     chunks: int = 0  # of the answer; about a token each
@@ -134,18 +128,17 @@ class KeyHooks(CustomLogger):
         ledger = _ledger()
         anthropic = call_type == "anthropic_messages"
         known = user_api_key_dict.metadata
-        if REFUSAL in known:
-            raise _refusal(known[REFUSAL], anthropic=anthropic, now=ledger.store.clock())
         if call_type == MCP_CALL:  # costs nothing, and the key was checked when the request came
             return data
         call_id, model, key_id = data.get("litellm_call_id"), data.get("model"), known.get(KEY_ID)
         named = isinstance(model, str) and len(model) <= LONGEST_NAME
         if call_type not in ACCOUNTED or not call_id or key_id is None or not isinstance(model, str) or not named:
             raise ProxyException("This request is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 422)
-        for name in _OPERATOR_ONLY:
-            if data.get(name) not in (None, False):
-                raise ProxyException(f"A request may not set {name}.", Reason.NOT_ACCEPTED.value, name, 422)
-        found = estimate.bound(data, embedding=call_type == "aembedding")
+        field = refused_field(data, litellms=_LITELLMS)
+        if field is not None:
+            raise ProxyException(refusals.not_settable(field), Reason.NOT_ACCEPTED.value, field, 422)
+        limits = estimate.LIMITS.get(call_type, ("max_tokens",))
+        found = estimate.bound(data, embedding=call_type == "aembedding", limits=limits)
         if "mcp" in found.provider_tools:  # LiteLLM would call them itself and ask the model again, past the estimate
             raise ProxyException(
                 f"The gateway does not call MCP tools for a model; a client calls them itself, at {MCP}.",
@@ -174,10 +167,10 @@ class KeyHooks(CustomLogger):
             raise _unavailable(error) from None
         if isinstance(result, Refused):
             raise _refusal(result, model=model, anthropic=anthropic, now=ledger.store.clock())
-        self._watch(call_id, Running(ask.price, found.prompt_guess))
+        self._watch(call_id, Running(key_id, ask.price, found.prompt_guess))
         limit = result.answer
         if limit is not None and limit != found.answer:
-            estimate.limit_answer(data, limit, field="max_output_tokens" if call_type == "aresponses" else "max_tokens")
+            estimate.limit_answer(data, limit, limits=limits)
         if patterns:  # the operator's fallbacks, less those that this key may not use
             data.update((kind, _fallbacks(_router(), kind, patterns)) for kind in FALLBACKS)
         return data
@@ -199,11 +192,14 @@ class KeyHooks(CustomLogger):
         call_id = kwargs.get("litellm_call_id")
         if not call_id:
             return
-        self._running.pop(call_id, None)
+        running = self._running.pop(call_id, None)
         record = kwargs.get("standard_logging_object") or {}
         known = (kwargs.get("litellm_params") or {}).get("metadata") or {}
         ledger = _ledger()
         usage, answered_by = _usage(record), record.get("model")
+        if running is not None and record.get("response_cost_failure_debug_info") is not None:
+            # LiteLLM found no price and says 0; a model without one is 0 in the estimate too, if it was let through.
+            usage = replace(usage, cost_nano=running.price.cost(usage.prompt_tokens, usage.completion_tokens))
         outcome = "client left" if known.get("client_disconnected") else "done"
         await ledger.finish(lambda store: store.settle(call_id, usage, outcome=outcome, answered_by=answered_by))
 
@@ -213,12 +209,18 @@ class KeyHooks(CustomLogger):
         original_exception: Exception,
         user_api_key_dict: UserAPIKeyAuth,
         traceback_str: str | None = None,
-    ) -> None:
-        """Free what was reserved for a request that failed; one that broke off while it answered is charged so far."""
-        running = self._running.pop(request_data.get("litellm_call_id", ""), None)
-        if running is None:
-            return
-        ledger, call_id = _ledger(), request_data["litellm_call_id"]
+    ) -> HTTPException | None:
+        """Free what was reserved for a request that failed; one that broke off while it answered is charged so far.
+
+        Returns what the caller is told instead of the error, if that is LiteLLM's about a field of the request.
+        """
+        call_id = str(request_data.get("litellm_call_id", ""))
+        running = self._running.get(call_id)
+        # Before it is known who calls, the id is one that the caller chose: that of another request, maybe.
+        if running is None or running.key_id != user_api_key_dict.metadata.get(KEY_ID):
+            return _rejected(original_exception)
+        del self._running[call_id]
+        ledger = _ledger()
         if running.chunks:
             usage = running.usage()
             await ledger.finish(lambda store: store.lose(call_id, outcome="upstream broke off", usage=usage))
@@ -227,6 +229,7 @@ class KeyHooks(CustomLogger):
         else:
             outcome = type(original_exception).__name__
             await ledger.finish(lambda store: store.release(call_id, outcome=outcome))
+        return None
 
     def _watch(self, call_id: str, running: Running) -> None:
         """Close the request if its task ends and neither success nor failure is reported."""
@@ -245,20 +248,6 @@ class KeyHooks(CustomLogger):
         )
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-
-
-def _caller(
-    secret: str, path: str, known: dict[str, Any], *, name: str | None = None, models: list[str] | None = None
-) -> UserAPIKeyAuth:
-    return UserAPIKeyAuth(
-        api_key=secret,
-        key_alias=name,
-        user_id=name,
-        user_role=LitellmUserRoles.INTERNAL_USER,
-        allowed_routes=[path],
-        models=models or [],
-        metadata=known,
-    )
 
 
 def _router() -> Any:
@@ -358,6 +347,15 @@ def _refusal(refused: Refused, *, model: str = "", anthropic: bool, now: int) ->
         param="key",
         code=refusals.status(refused.reason, anthropic=anthropic),
     )
+
+
+def _rejected(error: Exception) -> HTTPException | None:
+    """LiteLLM's refusal of a field, as ours; without the packages of its database it answers with a bare 500."""
+    found = _REJECTED.match(str(error)) if isinstance(error, ValueError) else None
+    if found is None:
+        return None
+    field = "fallbacks" if "fallback" in found[1] else found[1]
+    return HTTPException(422, refusals.not_settable(field))
 
 
 def _unavailable(error: StoreUnavailable) -> ProxyException:

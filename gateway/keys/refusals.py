@@ -87,6 +87,14 @@ def sentence(refused: Refused, *, model: str = "", now: int) -> str:
     return f"The key {name} may not send this: the request is not accepted."
 
 
+def not_settable(name: str) -> str:
+    """What a caller is told that sets a field, or sends a header, by which it would get around the gateway."""
+    return (
+        f"A request may not set {name}: what answers, where, at what price and how often it is tried is the gateway's "
+        f"to say, in its gateway.yaml. Leave {name} out."
+    )
+
+
 def _held(amount: str, held: int) -> str:
     return f" ({amount} more is held for requests that are running)" if held else ""
 

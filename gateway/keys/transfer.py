@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, insert, select, text
 from gateway.keys.audit import audit
 from gateway.keys.schema import keys, owners, requests, secrets
 from gateway.keys.store import KeyStore
-from toolkit.core.errors import ToolkitError
+from toolkit.core.errors import ToolkitError, UsageError
 
 ROWS_AT_ONCE = 1_000
 _TABLES = (keys, secrets, owners, requests)
@@ -29,8 +29,12 @@ class Moved:
 def move(source: KeyStore, target: KeyStore, *, progress: Callable[[int], None] = lambda rows: None) -> Moved:
     """Copy everything of `source` into the empty store `target`; `source` is left as it is.
 
-    Raises ToolkitError if a gateway is using `source`, `target` holds keys, or the copy would not add up.
+    Raises ToolkitError if a gateway is using `source`, `target` is the same or holds keys, or the copy does not add up.
     """
+    if source.engine.url == target.engine.url:
+        raise UsageError(
+            "the store is there already", hint="toolkit keys migrate-store postgresql://user@host/name, or another file"
+        )
     source.sweep()
     found = audit(source)
     if not found.clean:

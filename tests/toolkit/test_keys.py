@@ -102,6 +102,7 @@ def test_block_rotate_and_delete_do_what_they_say(capsys: pytest.CaptureFixture[
         (["create", "x", "--budget", "much"], "not an amount of money", "5usd"),
         (["create", "x", "--reset", "1y"], "not a period", "30d"),
         (["create", "x", "--expires", "2001-01-01"], "over already", "90d"),
+        (["create", "x", "--expires", "0d"], "over already", "90d"),
         (["create", "x", "--rpm", "0"], "nothing through", "block"),
         (["create", "x", "--time-zone", "Mars"], "no time zone", "Europe/Berlin"),
         (["create", "x", "--when-tight", "cut"], "clip or refuse", "clip"),
@@ -148,7 +149,10 @@ def test_spend_shows_groups_bars_and_what_is_left(capsys: pytest.CaptureFixture[
     assert [(row["model"], row["dollars"], row["requests"]) for row in rows] == [("a", "1", "1"), ("b", "0.25", "1")]
     [day] = document(capsys, "spend", "--by", "day")["lines"]
     assert day["cost_nano"] == 1_250_000_000
-    assert document(capsys, "spend", "--since", "2999-01-01")["lines"] == []
+    assert "nothing spent since 0s" in toolkit(capsys, "spend", "--since", "0s")
+    for never in ("2999-01-01", "soon"):
+        assert run(["spend", "--since", never]) == 2
+        assert "hint: toolkit spend --since 7d" in capsys.readouterr().err
     assert len(document(capsys, "spend", "--since", "99999999999999d")["lines"]) == 2
     assert run(["spend", "--by", "colour"]) == 2
 

@@ -109,6 +109,8 @@ def create(name: Name, limits: dict[str, Any], json: Json = False, quiet: Quiet 
     """Make a key. Its secret is shown once; only its hash is stored."""
     out = Output(json=json, quiet=quiet)
     _check_models(limits.get("models", ()), out)
+    if limits.get("period") and limits.get("budget_nano") is None and limits.get("budget_tokens") is None:
+        out.note(f"{name} has no budget that could reset: toolkit keys update {name} --budget 5usd")
     with _store(config) as store:
         made = store.create(name, **{"time_zone": system_time_zone(), **limits})
     out.note(f"The secret of {name}, shown this once:")
@@ -164,7 +166,7 @@ def list_(json: Json = False, quiet: Quiet = False, config: Config = None) -> No
             "" if key.budget_nano is None else format_money(key.budget_nano),
             format_count(key.spent_tokens),
             "" if key.budget_tokens is None else format_count(key.budget_tokens),
-            _resets(key),
+            resets(key),
             ", ".join(key.models) or "all",
         )
         for key in found
@@ -262,8 +264,10 @@ def migrate_store(
         proof = examine(copy)
         if not proof.clean or proof.requests != total:
             raise ToolkitError("the copy does not add up; the old store is untouched", hint="toolkit keys audit")
-    out.note("Now name it in gateway.yaml, and start the gateway again:")
-    human = f"keys:\n  database: {target}"
+    private = copy.engine.url.password is not None
+    variable = ", with its address in KEYS_URL," if private else ","
+    out.note(f"Now name it in gateway.yaml{variable} and start the gateway again:")
+    human = f"keys:\n  database: {'env:KEYS_URL' if private else target}"
     out.result(asdict(moved) | {"clean": proof.clean}, human=human)
 
 
@@ -334,7 +338,7 @@ def _sheet(key: "VirtualKey") -> str:
         ("tokens taken", format_count(key.spent_tokens)),
         ("tokens left", "no limit" if purse.tokens is None else format_count(purse.tokens)),
         ("period", key.period or "never resets"),
-        ("next reset", _resets(key)),
+        ("next reset", "never" if key.period_end is None else moment(key.period_end, key.time_zone)),
         ("when an answer may cost more", "it is clipped" if key.when_tight == "clip" else "it is refused"),
         ("requests a minute", "no limit" if key.rpm is None else str(key.rpm)),
         ("tokens a minute", "no limit" if key.tpm is None else format_count(key.tpm)),
@@ -354,8 +358,12 @@ def _state(key: "VirtualKey") -> str:
     return "expired" if key.expired(now_ms()) else "active"
 
 
-def _resets(key: "VirtualKey") -> str:
-    return "never" if key.period_end is None else moment(key.period_end, key.time_zone)
+def resets(key: "VirtualKey") -> str:
+    """When a key resets, for a column of a table: by the clock of who reads it."""
+    if key.period_end is None:
+        return "never"
+    zone = system_time_zone()
+    return moment(key.period_end, zone).removesuffix(f" {zone}")
 
 
 def moment(at: int, time_zone: str) -> str:
@@ -375,7 +383,10 @@ def _moment(text: str, now: int, time_zone: str) -> int:
     try:
         day = datetime.fromisoformat(text)
     except ValueError:
-        return now + _milliseconds(text)
+        span = _milliseconds(text)
+        if not span:
+            raise UsageError(f"{text} from now is over already", hint="write 90d from now, or never") from None
+        return now + span
     moment = round((day if day.tzinfo else day.replace(tzinfo=ZoneInfo(time_zone))).timestamp() * 1000)
     if moment <= now:
         raise UsageError(f"{text} is over already", hint="write a time to come, or 90d from now")

@@ -61,7 +61,9 @@ class Output:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+            number = column.endswith(">")  # never broken over two lines
+            name, side = column.rstrip(">"), "right" if number else "left"
+            table.add_column(name, justify=side, overflow="fold", no_wrap=number)  # type: ignore[arg-type]
         for row in rows:
             cells = ["" if cell is None else str(cell) for cell in row]
             table.add_row(*cells)

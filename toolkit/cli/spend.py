@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.keys.virtual_key import VirtualKey
 
 app = typer.Typer(rich_markup_mode=None)
-BAR = 24  # columns of the longest bar; half of that where more columns follow
+BAR = 24  # columns of the longest bar; a third of that where more columns follow
 
 
 @app.command()
@@ -49,7 +49,9 @@ def spend(
         return
     out.result(
         {"by": group.value, "since": since, "lines": [_line(line, keys.get(line.name)) for line in lines]},
-        human=_chart(out, group.value, lines, keys),
+        human=_chart(out, group.value, lines, keys)
+        if lines
+        else f"nothing spent {f'since {since}' if since else 'yet'}",
     )
 
 
@@ -57,15 +59,23 @@ def _since(text: str | None, now: int, time_zone: str) -> int:
     from datetime import datetime
     from zoneinfo import ZoneInfo
 
+    from toolkit.core.errors import UsageError
     from toolkit.core.units import parse_duration
 
+    hint = "toolkit spend --since 7d, or --since 2026-01-31"
     if text is None:
         return 0
     try:
         day = datetime.fromisoformat(text)
     except ValueError:
-        return max(0, now - round(parse_duration(text) * 1000))
-    return round((day if day.tzinfo else day.replace(tzinfo=ZoneInfo(time_zone))).timestamp() * 1000)
+        try:
+            return max(0, now - round(parse_duration(text) * 1000))
+        except UsageError:
+            raise UsageError(f"{text!r} is neither a span of time nor a day", hint=hint) from None
+    moment = round((day if day.tzinfo else day.replace(tzinfo=ZoneInfo(time_zone))).timestamp() * 1000)
+    if moment > now:
+        raise UsageError(f"{text} is still to come", hint=hint)
+    return moment
 
 
 def _line(line: "Line", key: "VirtualKey | None") -> dict[str, Any]:
@@ -82,8 +92,6 @@ def _chart(out: Output, by: str, lines: "list[Line]", keys: "dict[str, VirtualKe
     from gateway.keys.spend import total
     from toolkit.core.units import format_count, format_money
 
-    if not lines:
-        return "nothing spent yet"
     whole = total(lines)
     # A local model costs nothing: its bars are of tokens.
     weights = [line.cost_nano if whole.cost_nano else line.tokens for line in lines]
@@ -97,7 +105,7 @@ def _chart(out: Output, by: str, lines: "list[Line]", keys: "dict[str, VirtualKe
             format_count(line.prompt_tokens),
             format_count(line.completion_tokens),
             format_money(line.cost_nano),
-            "" if weight is None else _bar(weight / largest, BAR // 2 if keys else BAR),
+            "" if weight is None else _bar(weight / largest, BAR // 3 if keys else BAR),
         ]
         if keys:
             row += _left(key) if key is not None and line is not whole else ["", ""]
@@ -107,13 +115,13 @@ def _chart(out: Output, by: str, lines: "list[Line]", keys: "dict[str, VirtualKe
 
 
 def _left(key: "VirtualKey") -> list[str]:
-    from toolkit.cli.keys import moment
+    from toolkit.cli.keys import resets
     from toolkit.core.units import format_count, format_money
 
     purse = key.purse
     left = [] if purse.nano is None else [format_money(purse.nano)]
     left += [] if purse.tokens is None else [f"{format_count(purse.tokens)} tokens"]
-    return [", ".join(left) or "no limit", "" if key.period_end is None else moment(key.period_end, key.time_zone)]
+    return [", ".join(left) or "no limit", resets(key)]
 
 
 def _bar(share: float, longest: int) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.keys.admission import Price
-from gateway.keys.estimate import Offer, ask, bound, limit_answer, price_of
+from gateway.keys.estimate import LIMITS, Offer, ask, bound, limit_answer, price_of
 
 TEXTS = st.text(max_size=300) | st.sampled_from(
     ["xqzjk " * 50, "日本語のテキスト" * 20, "\n\t  \n" * 40, "🦜🔗" * 30, "1234567890" * 20]
@@ -76,11 +76,30 @@ def test_an_embedding_is_bounded_by_its_text(encoding: Any, text: str) -> None:
 
 
 def test_the_longest_of_the_limits_and_the_most_copies_count() -> None:
-    found = bound({"messages": [], "max_tokens": 10, "max_completion_tokens": 50, "n": 3, "best_of": 5})
+    body = {"messages": [], "max_tokens": 10, "max_completion_tokens": 50, "n": 3, "best_of": 5}
+    found = bound(body, limits=LIMITS["acompletion"])
     assert (found.answer, found.copies) == (50, 5)
     assert bound({"messages": [], "max_tokens": 10, "n_predict": -1}).answer is None
     assert bound({"messages": [], "max_tokens": "many"}).answer is None
-    assert bound({"input": "x", "max_output_tokens": 7}).answer == 7
+    assert bound({"input": "x", "max_output_tokens": 7}, limits=LIMITS["aresponses"]).answer == 7
+
+
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        ("aresponses", {"input": "x", "max_tokens": 7}),
+        ("anthropic_messages", {"messages": [], "max_completion_tokens": 7, "n_predict": 7}),
+        ("acompletion", {"messages": [], "max_output_tokens": 7}),
+    ],
+)
+def test_a_limit_that_the_api_does_not_know_bounds_nothing_and_a_real_one_is_set_beside_it(
+    call: str, body: dict[str, Any]
+) -> None:
+    limits = LIMITS.get(call, ("max_tokens",))
+    assert bound(body, limits=limits).answer is None
+    limit_answer(body, 100, limits=limits)
+    assert body[limits[0]] == 100
+    assert 7 not in body.values()
 
 
 def test_each_of_several_prompts_is_answered() -> None:
@@ -96,8 +115,25 @@ def test_each_of_several_prompts_is_answered() -> None:
         {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "x"}}]}]},
         {"input": "go on", "previous_response_id": "resp_1"},
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"prompt": {"id": "pmpt_1"}},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/film.mp4"}}]}
+            ]
+        },
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:video/mp4;base64,A"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "document_url", "document_url": "https://x/book"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": "https://x/speech.mp3"}]}]},
+        {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://x/y"}}]}
+            ]
+        },
+        {"messages": [{"role": "user", "images": [{"image_url": {"url": "gs://x/1.png", "format": "video/mp4"}}]}]},
     ],
-    ids=["file", "document", "previous response", "input file"],
+    ids=lambda body: json.dumps(body)[-60:],
 )
 def test_what_cannot_be_measured_is_bounded_by_the_context_or_not_at_all(body: dict[str, Any]) -> None:
     found = bound(body)
@@ -118,6 +154,56 @@ def test_a_picture_counts_as_the_dearest_known_picture_and_not_as_its_bytes() ->
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}
     found = bound({"messages": [{"role": "user", "content": [picture]}]})
     assert 48_169 <= (found.prompt or 0) < 60_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": "https://x/picture.PNG?size=2"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}},
+        {"type": "input_image", "file_id": "file-1"},
+        {"type": "computer_screenshot", "image_url": "data:image/png;base64," + "A" * 100_000},
+    ],
+    ids=["address", "anthropic", "kept", "screenshot"],
+)
+def test_a_picture_of_every_format_is_one_picture(part: dict[str, Any]) -> None:
+    assert 50_000 <= (bound({"messages": [{"role": "user", "content": [part]}]}).prompt or 0) < 60_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "role": "user", "content": "x" * 90_000},
+        {"type": "document", "source": {"type": "text", "data": "x"}, "context": "x" * 90_000},
+        {"type": "input_image", "image_url": "https://x/1.png", "role": "user", "content": "x" * 90_000},
+    ],
+    ids=["picture", "document", "picture with an address"],
+)
+def test_what_a_message_calls_itself_hides_none_of_its_text(part: dict[str, Any]) -> None:
+    assert (bound({"messages": [part]}).prompt or 0) >= 90_000
+
+
+@given(value=TEXTS, name=TEXTS)
+def test_what_litellm_writes_as_json_into_a_text_is_bounded(encoding: Any, value: str, name: str) -> None:
+    arguments = {name: [value]}
+    real = len(encoding.encode(json.dumps(arguments), disallowed_special=()))
+    empty = bound({"messages": [{"content": [{"type": "tool_use", "input": {}}]}]}).prompt or 0
+    full = bound({"messages": [{"content": [{"type": "tool_use", "input": arguments}]}]}).prompt or 0
+    assert real - 1 <= full - empty
+    empty = bound({"input": [{"type": "function_call_output", "output": {}}]}).prompt or 0
+    full = bound({"input": [{"type": "function_call_output", "output": arguments}]}).prompt or 0
+    assert real - 1 <= full - empty
+
+
+def test_what_a_call_of_a_tool_holds_is_text_whatever_it_looks_like() -> None:
+    call = {"type": "tool_use", "name": "make", "input": {"type": "file", "image_url": "https://x/film.mp4"}}
+    assert (bound({"messages": [{"role": "assistant", "content": [call]}]}).prompt or 0) < 2_000
+
+
+def test_a_schema_may_name_several_types() -> None:
+    schema = {"type": "object", "properties": {"image_url": {"type": ["string", "null"]}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    assert (bound({"messages": [], "response_format": wanted}).prompt or 0) < 2_000
 
 
 def test_a_local_context_bounds_prompt_and_answer_and_a_hosted_one_does_not() -> None:
@@ -143,15 +229,15 @@ def test_the_worst_of_a_chain_of_fallbacks_counts() -> None:
 
 def test_a_limit_is_set_in_every_field_that_sets_one_and_thinking_stays_below_it() -> None:
     body: dict[str, Any] = {"max_tokens": 9000, "max_completion_tokens": 9000}
-    limit_answer(body, 100, field="max_tokens")
+    limit_answer(body, 100)
     assert body == {"max_tokens": 100, "max_completion_tokens": 100}
     body = {}
-    limit_answer(body, 100, field="max_output_tokens")
+    limit_answer(body, 100, limits=("max_output_tokens",))
     assert body == {"max_output_tokens": 100}
     body = {"max_tokens": 32_000, "thinking": {"type": "enabled", "budget_tokens": 31_999}}
-    limit_answer(body, 4_000, field="max_tokens")
+    limit_answer(body, 4_000)
     assert body["thinking"] == {"type": "enabled", "budget_tokens": 2_000}
-    limit_answer(body, 1_000, field="max_tokens")
+    limit_answer(body, 1_000)
     assert body["thinking"] == {"type": "disabled"}
 
 
@@ -182,6 +268,12 @@ def test_prices_of_long_prompts_priority_and_media_count_where_they_can_apply() 
     assert price_of({**searches, "key": "gpt-4o"}, found=short) == Price(3_750_000_000, 20_000_000_000)
     assert price_of({"input_cost_per_token": 0, "output_cost_per_token": 0}, found=short) == Price(0, 0)
     assert price_of({"max_tokens": 5}, found=short) is None
+
+
+def test_a_summary_that_the_provider_writes_first_is_noticed_and_a_cleared_thought_is_not() -> None:
+    assert bound({"context_management": {"edits": [{"type": "compact_20260112"}]}}).premium
+    assert bound({"context_management": [{"type": "compaction", "compact_threshold": 1000}]}).premium
+    assert not bound({"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}}).premium
 
 
 def test_tools_that_the_provider_runs_are_noticed_and_the_clients_own_are_not() -> None:

@@ -3,6 +3,9 @@
 import ast
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"messages": HI, "max_tokens": 30},
     "/v1/responses": {"input": "a-prompt-to-look-for", "max_output_tokens": 30},
 }
+EMBEDDINGS = {"/v1/embeddings": {"model": "embed", "input": "a-prompt-to-look-for"}}
 SECRETS: list[str] = []
 
 
@@ -261,13 +265,31 @@ def test_a_client_that_hangs_up_before_the_answer_leaves_nothing_reserved(
     assert 0 < key.spent_nano <= 50 * TOKEN
 
 
-def test_the_same_call_id_is_not_admitted_twice(gateway: Gateway) -> None:
-    body = {"model": "echo", "messages": HI, "max_tokens": 5}
-    with client(gateway, "repeats", budget_nano=DOLLAR) as http:
-        same = {"x-litellm-call-id": "chosen-by-the-caller"}
-        assert http.post("/v1/chat/completions", json=body, headers=same).status_code == 200
-        assert http.post("/v1/chat/completions", json=body, headers=same).status_code == 422
-    assert gateway.settled("repeats").spent_nano == 25 * TOKEN
+@pytest.mark.parametrize("path", FORMATS | EMBEDDINGS)
+def test_a_caller_cannot_name_a_request_or_steer_the_proxy_by_a_header(gateway: Gateway, path: str) -> None:
+    name = f"headers{path.replace('/', '-')}"
+    body = {"model": "echo", **(FORMATS | EMBEDDINGS)[path]}
+    with client(gateway, name, budget_nano=DOLLAR) as http:
+        for header in ("x-litellm-call-id", "x-litellm-num-retries", "X-LiteLLM-Disable-Callbacks"):
+            answer = http.post(path, json=body, headers={header: "1"})
+            assert (answer.status_code, header.lower() in message(answer)) == (422, True)
+        assert http.post(path, json=body, headers={"x-litellm-session-id": "1"}).status_code == 200
+    assert len(gateway.rows(name)) == 1
+
+
+def test_a_request_that_is_refused_cannot_free_what_another_one_holds(gateway: Gateway) -> None:
+    body = {"model": "drips", "stream": True, **FORMATS["/v1/chat/completions"]}
+    with (
+        client(gateway, "frees", budget_nano=DOLLAR) as http,
+        http.stream("POST", "/v1/chat/completions", json=body) as answer,
+    ):
+        running = answer.headers["x-litellm-call-id"]
+        held = gateway.store.get("frees").reserved_nano
+        refused = http.post("/v1/messages", json={"api_base": "http://x", "litellm_call_id": running})
+        assert refused.status_code == 422
+        assert gateway.store.get("frees").reserved_nano == held > 0
+        answer.read()
+    assert gateway.settled("frees").spent_nano == 50 * TOKEN
 
 
 @pytest.mark.parametrize(
@@ -288,6 +310,13 @@ def test_the_same_call_id_is_not_admitted_twice(gateway: Gateway) -> None:
         {"model": "fails", "retry_policy": {"InternalServerErrorRetries": 2}},
         {"additional_drop_params": ["max_tokens"]},
         {"extra_body": {"max_tokens": 35}},
+        {"stream": True, "stream_options": {"include_usage": False}},
+        {"max_completion_tokens": 30, "max_tokens": None},
+        {"base_model": "gpt-4o-mini"},
+        {"context_window_fallback_dict": {"echo": "listed"}},
+        {"models": ["echo", "listed"]},
+        {"candidateCount": 8},
+        {"litellm_param_api_base": "http://127.0.0.1:9"},
     ],
     ids=json.dumps,
 )
@@ -302,6 +331,78 @@ def test_no_field_of_a_request_gets_around_the_accounting(gateway: Gateway, extr
     assert after["requests"] - before.get("requests", 0) <= 1
     assert paid == (after.get("billed_tokens", 0) - before.get("billed_tokens", 0)) * TOKEN
     assert (answer.status_code == 200 and paid == 50 * TOKEN) or (answer.status_code >= 400 and paid == 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "extra"),
+    [
+        ("/v1/responses", {"max_tokens": 1, "max_output_tokens": None}),
+        ("/v1/messages", {"n_predict": 1, "max_tokens": None}),
+        ("/v1/chat/completions", {"n": 3}),
+        ("/v1/chat/completions", {"max_output_tokens": 1, "max_tokens": None}),
+        ("/v1/completions", {"prompt": ["one", "two", "three"], "n": 2, "max_tokens": 10}),
+        ("/v1/embeddings", {"model": "embed", "input": ["one", "two", "three"]}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else json.dumps(value),
+)
+def test_what_is_held_covers_what_the_upstream_bills(gateway: Gateway, path: str, extra: dict[str, Any]) -> None:
+    name = f"covers-{abs(hash(path + json.dumps(extra))) % 10**8}"
+    before = gateway.upstream.counts()["counts"].get("billed_tokens", 0)
+    with client(gateway, name, budget_nano=DOLLAR) as http:
+        answer = http.post(path, json={"model": "echo", **FORMATS.get(path, {}), **extra})
+    gateway.settled(name)
+    rows = gateway.rows(name)
+    billed = (gateway.upstream.counts()["counts"].get("billed_tokens", 0) - before) * TOKEN
+    assert (sum(row.cost_nano for row in rows), len(rows)) == (billed, 1 if answer.status_code == 200 else 0)
+    assert billed <= sum(row.reserved_nano for row in rows)
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_a_model_of_litellms_own_list_costs_what_the_list_says(gateway: Gateway, path: str) -> None:
+    name = f"listed{path.replace('/', '-')}"
+    with client(gateway, name, budget_nano=DOLLAR) as http:
+        assert http.post(path, json={"model": "listed", **FORMATS[path]}).status_code == 200
+        cheap = {"base_model": "gpt-4o-mini", "litellm_params": {"base_model": "gpt-4o-mini"}}
+        http.post(path, json={"model": "listed", **FORMATS[path], **cheap})
+        nested = {"metadata": {"model_info": {"base_model": "gpt-4o-mini", "input_cost_per_token": 0}}}
+        http.post(path, json={"model": "listed", **FORMATS[path], **nested})
+    gateway.settled(name)
+    costs = {row.cost_nano for row in gateway.rows(name)}
+    assert costs == {20 * 2_500 + 30 * 10_000}
+
+
+REFUSED = ("api_base", "api_key", "base_url", "user_config", "model_list", "fallbacks", "input_cost_per_token")
+
+
+@pytest.mark.parametrize("field", [*REFUSED, "metadata.langfuse_host"])
+@pytest.mark.parametrize("path", FORMATS | EMBEDDINGS)
+def test_a_field_that_is_the_operators_is_named_in_the_callers_shape(gateway: Gateway, path: str, field: str) -> None:
+    outer, _, inner = field.partition(".")
+    body = {"model": "echo", **(FORMATS | EMBEDDINGS)[path], outer: {inner: "x"} if inner else ["x"]}
+    with client(gateway, f"field-{abs(hash(path + field)) % 10**8}", budget_nano=DOLLAR) as http:
+        answer = http.post(path, json=body)
+    assert answer.status_code == 422, answer.text
+    assert (answer.json().get("type") == "error") == (path == "/v1/messages")
+    shown = message(answer)
+    assert shown.startswith(f"A request may not set {inner or outer}: ")
+    assert shown.endswith(f"Leave {inner or outer} out.")
+
+
+def test_what_is_refused_before_the_route_runs_has_anthropics_shape_too(gateway: Gateway) -> None:
+    with client(gateway, "shapes", budget_nano=DOLLAR) as http:
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            assert http.post(path, content=b"{not json").json()["type"] == "error"
+            stranger = http.post(path, json={}, headers={"Authorization": "Bearer sk-toolkit-nobody"})
+            assert (stranger.status_code, stranger.json()["type"]) == (422, "error")
+        assert http.post("/v1/chat/completions", content=b"{not json").json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", FORMATS | EMBEDDINGS)
+def test_no_header_of_an_answer_tells_where_the_model_runs(gateway: Gateway, path: str) -> None:
+    with client(gateway, f"where{path.replace('/', '-')}", budget_nano=DOLLAR) as http:
+        for model in ("echo", "fails"):
+            answer = http.post(path, json={"model": model, **FORMATS.get(path, {"input": "x"})})
+            assert "127.0.0.1" not in str(answer.headers)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +428,7 @@ def test_an_answer_in_the_background_is_refused(gateway: Gateway) -> None:
     with client(gateway, "background", budget_nano=DOLLAR) as http:
         assert http.post("/v1/responses", json={**body, "background": False}).status_code == 200
         refused = http.post("/v1/responses", json={**body, "background": True})
-    assert (refused.status_code, message(refused)) == (422, "A request may not set background.")
+    assert (refused.status_code, message(refused).partition(":")[0]) == (422, "A request may not set background")
 
 
 CLOSED = """
@@ -376,6 +477,36 @@ def test_the_operators_key_may_do_everything_and_is_not_accounted(gateway: Gatew
     with gateway.proxy.client(MASTER) as http:
         assert http.get("/model/info").status_code == 200
         assert http.post("/v1/messages", json={"model": "echo", "messages": HI, "max_tokens": 5}).status_code == 200
+
+
+# In a process of its own, as the proxy loads them; the event is what LiteLLM reports when its own count of costs fails.
+UNCOUNTED = """
+import asyncio
+from gateway.keys import hooks
+from gateway.keys.admission import Ask, Price
+from gateway.keys.store import Call
+async def run():
+    ledger, price = hooks._ledger(), Price(1_000_000_000, 2_000_000_000)
+    key = ledger.store.create("k", budget_nano=10**9).key
+    ledger.store.admit(key.id, Call("c", "m"), Ask(100, 100, price), ledger.owner)
+    made = hooks.KeyHooks()
+    made._running["c"] = hooks.Running(key.id, price, 10)
+    record = {"response_cost": 0.0, "prompt_tokens": 20, "completion_tokens": 30}
+    record["response_cost_failure_debug_info"] = {"error_str": "no price"}
+    await made.async_log_success_event({"litellm_call_id": "c", "standard_logging_object": record}, None, None, None)
+    print(ledger.store.get("k").spent_nano)
+    await ledger.close()
+asyncio.run(run())
+"""
+
+
+@pytest.mark.slow
+def test_an_answer_that_litellm_cannot_price_is_charged_at_the_price_of_the_estimate(tmp_path: Path) -> None:
+    env = {"TOOLKIT_KEYS_URL": f"sqlite:///{tmp_path / 'keys.db'}", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = subprocess.run(
+        [sys.executable, "-c", UNCOUNTED], env={**os.environ, **env}, capture_output=True, text=True, timeout=110
+    )
+    assert done.stdout.split()[-1:] == ["80000"], done.stderr
 
 
 def test_afterwards_the_books_balance_and_the_log_holds_no_key_and_no_prompt(gateway: Gateway) -> None:
