@@ -21,7 +21,8 @@ from gateway.models import machine, store
 from gateway.models.machine import Machine
 from gateway.settings import Settings
 from gateway.supervisor import Running, RunningModel
-from gateway.upstreams import discover_all, llamacpp, lmstudio, ollama, vllm
+from gateway.upstreams import llamacpp, lmstudio, ollama, vllm
+from gateway.upstreams.discovery import discover_all
 from gateway.upstreams.wire import ask, base_url, count, items
 from toolkit.core.errors import ToolkitError
 from toolkit.core.units import format_bytes
@@ -72,7 +73,7 @@ def examine(settings: Settings) -> Examination:
         contexts = tuple(_contexts(running, settings, clients, http)) if running else ()
     findings = [
         *_machine(here),
-        *_engines(here),
+        *_engines(here, settings),
         *_store(),
         *_upstreams(settings),
         *_gateway(running, settings),
@@ -151,13 +152,13 @@ def _machine(here: Machine) -> Iterator[Finding]:
         yield Finding("machine", "ok", said)
 
 
-def _engines(here: Machine) -> Iterator[Finding]:
-    native, wheel = shutil.which("llama-server"), _version("xllamacpp")
+def _engines(here: Machine, settings: Settings) -> Iterator[Finding]:
+    native, there = shutil.which("llama-server"), llamacpp.engines()
     if native:
         yield Finding("engine", "ok", f"llama-server at {native}")
-    if wheel:
-        yield Finding("engine", "ok", f"xllamacpp {wheel} (llama.cpp from a wheel)")
-    if not native and not wheel:
+    if "xllamacpp" in there:
+        yield Finding("engine", "ok", f"xllamacpp {_version('xllamacpp')} (llama.cpp from a wheel)")
+    if not there:
         yield Finding("engine", "wrong", "there is no llama.cpp: GGUF files cannot be served", "pip install xllamacpp")
     if here.gpus and not native and not any(gpu.unified for gpu in here.gpus):
         yield Finding(
@@ -166,14 +167,29 @@ def _engines(here: Machine) -> Iterator[Finding]:
             f"{here.gpus[0].name} is not used: the wheel of xllamacpp runs on the processor",
             "install llama.cpp for your card, so that llama-server is on PATH",
         )
-    python = _version("llama-cpp-python")
-    if python:
-        yield Finding(
-            "engine",
-            "note",
-            f"llama-cpp-python {python}: its own server gives tool calls back as text unless one tool is named, "
-            "so agents are served by llama.cpp's server instead",
-        )
+    if "llama-cpp-python" in there:
+        python = f"llama-cpp-python {_version('llama-cpp-python')}"
+        yield Finding("engine", "ok", f"{python}: toolkit quant compare reads texts with it")
+        asked = [model.name for model in settings.models if model.engine == "llama-cpp-python"]
+        if settings.llamacpp.engine == "llama-cpp-python" or there[0] == "llama-cpp-python":
+            asked = ["GGUF files"]
+        if asked:
+            yield Finding(
+                "engine",
+                "note",
+                f"{', '.join(asked)}: served by {python}, which answers one request at a time, reads no images, "
+                "forces no tool call, and finds calls in the text only as <tool_call>{...}</tool_call> or one JSON "
+                "object; --mode logprob does not work on it",
+                "" if there[0] == "llama-cpp-python" else "set engine: auto in gateway.yaml",
+            )
+    for engine in {settings.llamacpp.engine, *(model.engine for model in settings.models)}:
+        if engine not in (None, "auto", *there):
+            yield Finding(
+                "engine",
+                "wrong",
+                f"gateway.yaml asks for {engine}, which is not here",
+                "set engine: auto in gateway.yaml",
+            )
 
 
 def _store() -> Iterator[Finding]:

@@ -8,11 +8,9 @@ import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import gateway.models
 from gateway.models import store
 from gateway.settings import Model, Settings
 from gateway.upstreams import hosted, llamacpp, lmstudio, ollama, vllm
@@ -25,9 +23,6 @@ from toolkit.core.errors import ToolkitError
 
 if TYPE_CHECKING:
     import httpx
-
-BUILTIN = Path(gateway.models.__path__[0]) / "builtin"
-BUILTIN_CONTEXT = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")  # no wildcard, which LiteLLM would take as a pattern
 
@@ -74,7 +69,7 @@ def discover_all(settings: Settings) -> Discovered:
                 started.append(spec)
     to_start: list[LlamaServerSpec | RouterSpec] = [RouterSpec(tuple(started))] if len(started) > 1 else [*started]
     if settings.discover.builtin:
-        for spec in builtin_specs(settings):
+        for spec in llamacpp.builtin_specs(settings):
             if spec.name not in taken:
                 taken.add(spec.name)
                 to_start.append(spec)
@@ -108,14 +103,6 @@ def stored_specs(settings: Settings, notes: list[str]) -> list[LlamaServerSpec]:
         except ToolkitError as error:
             notes.append(f"{error.message}: left out (toolkit models verify {receipt.name})")
     return specs
-
-
-def builtin_specs(settings: Settings) -> list[LlamaServerSpec]:
-    """The models shipped with the toolkit. One thread each: more only slows down something so small."""
-    return [
-        llamacpp.spec_for(path, path.stem.rpartition("-")[0], settings, threads=1, context=BUILTIN_CONTEXT)
-        for path in sorted(BUILTIN.glob("*.gguf"))
-    ]
 
 
 def _named(model: Model, settings: Settings, client: "httpx.Client") -> ServedModel | LlamaServerSpec:

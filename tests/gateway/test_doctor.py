@@ -7,7 +7,7 @@ import pytest
 from gateway import doctor
 from gateway.doctor import Contexts, compare
 from gateway.models import store
-from gateway.settings import Settings
+from gateway.settings import LlamaServer, Settings
 from tests.conftest import LiveGateway, only_builtin
 
 
@@ -69,6 +69,28 @@ def test_without_a_gateway_it_says_what_to_type() -> None:
     found = doctor.examine(quiet_settings())
     assert [one.mend for one in found.findings if one.area == "gateway"] == ["toolkit gateway up"]
     assert found.contexts == ()
+
+
+def test_an_engine_that_gateway_yaml_asks_for_and_is_not_here_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.llamacpp, "engines", lambda: ["xllamacpp"])
+    asking = quiet_settings().model_copy(update={"llamacpp": LlamaServer(engine="llama-server")})
+    (wrong,) = [one for one in doctor.examine(asking).findings if one.level == "wrong"]
+    assert (wrong.area, wrong.mend) == ("engine", "set engine: auto in gateway.yaml")
+    assert "llama-server, which is not here" in wrong.said
+
+
+def test_what_llama_cpp_python_cannot_do_is_said_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.llamacpp, "engines", lambda: ["xllamacpp", "llama-cpp-python"])
+
+    def said(settings: Settings) -> list[str]:
+        return [one.said for one in doctor.examine(settings).findings if one.area == "engine" and one.level == "note"]
+
+    assert said(quiet_settings()) == []
+    (note,) = said(quiet_settings().model_copy(update={"llamacpp": LlamaServer(engine="llama-cpp-python")}))
+    assert "one request at a time" in note
+    assert "forces no tool call" in note
+    monkeypatch.setattr(doctor.llamacpp, "engines", lambda: ["llama-cpp-python"])
+    assert len(said(quiet_settings())) == 1
 
 
 def test_a_model_folder_without_a_receipt_is_wrong() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.settings import Settings
-from gateway.upstreams import discover_all, hosted
+from gateway.upstreams import hosted
+from gateway.upstreams.discovery import discover_all
 from gateway.upstreams.served import Price
 from tests.gateway.upstreams.ollama_standin import Tag, local_ollama
 from toolkit.core.errors import ToolkitError, UsageError
