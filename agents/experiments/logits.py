@@ -116,6 +116,14 @@ def summed(windows: Sequence[Measured]) -> Exact:
     )
 
 
+def log_softmax(logits: Logprobs) -> Logprobs:
+    """Log probabilities of each row, not below `LEAST`; NaN where a row has one."""
+    above = logits.max(axis=1, keepdims=True)
+    total = np.exp(logits - above).sum(axis=1, keepdims=True, dtype=np.float64)
+    found: Logprobs = np.maximum(logits - (above + np.log(total)), LEAST).astype(np.float32)
+    return found
+
+
 def _likeliest(logprobs: Logprobs, most: int) -> npt.NDArray[np.intp]:
     """The `most` likeliest tokens of each place, best first."""
     chosen = np.argpartition(-logprobs, most - 1, axis=1)[:, :most]
@@ -179,13 +187,10 @@ def _logprobs(model: Any, window: Sequence[int], path: Path) -> Logprobs:
     """Log probabilities over the vocabulary at the places of a window of which something is asked."""
     model.reset()
     model.eval(list(window))
-    logits = model.scores[SKIP - 1 : WINDOW - 1]  # what follows a token stands in that token's row
-    if np.isnan(logits).any():
+    found = log_softmax(model.scores[SKIP - 1 : WINDOW - 1])  # what follows a token stands in that token's row
+    if np.isnan(found).any():
         raise ToolkitError(
             f"the probabilities of {path.name} are not numbers: the file is damaged",
             hint=f"toolkit models verify {path}",
         )
-    above = logits.max(axis=1, keepdims=True)
-    total = np.exp(logits - above).sum(axis=1, keepdims=True, dtype=np.float64)
-    found: Logprobs = np.maximum(logits - (above + np.log(total)), LEAST).astype(np.float32)
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.experiments.logits import Measured, measure, read_exactly, summed
+from agents.experiments.logits import Measured, log_softmax, measure, read_exactly, summed
 from agents.experiments.quant import PROMPT, SKIP, WINDOW, distance, profile, speed
 from benchmarks._made_models import KINDS, write
 from gateway.models.builtin import SKEWED
@@ -45,9 +45,12 @@ def test_the_likeliest_tokens_are_found_in_a_vocabulary_of_any_order() -> None:
         assert measure(one, other, [0] * 7).jaccard[place] == pytest.approx(np.mean(shares))
 
 
-def test_a_token_that_a_model_rules_out_spoils_no_mean() -> None:
-    ruled_out = np.array([[0.0, -1e4]], dtype=np.float32)
-    assert measure(ruled_out, ruled_out, [0]).divergence == 0
+def test_logits_become_probabilities_and_a_token_that_a_model_rules_out_spoils_no_mean() -> None:
+    found = log_softmax(np.array([[1000.0, 1000.0, -np.inf], [0.0, math.log(3), -np.inf]], dtype=np.float32))
+    assert np.exp(found) == pytest.approx(np.array([[0.5, 0.5, 0], [0.25, 0.75, 0]]))
+    assert measure(found, found, [0, 1]).divergence == 0
+    other = log_softmax(np.array([[0.0, 0.0, 0.0]] * 2, dtype=np.float32))
+    assert math.isfinite(measure(other, found, [2, 2]).losses[1])
 
 
 def test_windows_are_the_sampling_unit_and_the_ratio_of_perplexities_is_paired() -> None:
