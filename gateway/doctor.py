@@ -42,7 +42,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Contexts:
-    """The four contexts of one model in tokens; None where one cannot be known. `told` is by client."""
+    """The four contexts of one model in tokens; None where one cannot be known. `told` is by client; `tag` is the
+    model's name at its server."""
 
     model: str
     upstream: str
@@ -50,6 +51,7 @@ class Contexts:
     held: int | None
     announced: int | None
     told: Mapping[str, int] = field(default_factory=dict)
+    tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,24 @@ def compare(contexts: Contexts) -> list[Finding]:
                 "context", "note", f"{name}: nobody says how much it holds", f"set context: for {name} in gateway.yaml"
             )
         )
-    if announced is not None and held is not None and held < announced:
-        mend = f"toolkit models pull ollama:{name} --context {announced}" if contexts.upstream == "ollama" else again
+    if announced is not None and held is not None and held < announced and contexts.upstream == "ollama":
+        # The gateway asks for what it announces with every request, so another client has loaded it.
+        found.append(
+            Finding(
+                "context",
+                "note",
+                f"{name}: Ollama holds {held:,} tokens now, as another program asked for; the gateway's next request "
+                f"loads it again with {announced:,}",
+                f"ollama stop {contexts.tag or name}",
+            )
+        )
+    elif announced is not None and held is not None and held < announced:
         found.append(
             Finding(
                 "context",
                 "wrong",
                 f"{name}: the gateway announces {announced:,} tokens and its server holds {held:,}: prompts are cut",
-                mend,
+                again,
             )
         )
     if announced is not None and held is not None and held > announced:
@@ -262,7 +274,8 @@ def _contexts(
     for model in running.models:
         trained, held = _really(model, settings, http)
         told = {client: models[model.name] for client, models in clients.items() if model.name in models}
-        yield Contexts(model.name, model.upstream, trained, held, announced.get(model.name, model.context), told)
+        tag = _tag(model, settings) if model.upstream == "ollama" else ""
+        yield Contexts(model.name, model.upstream, trained, held, announced.get(model.name, model.context), told, tag)
 
 
 def _announced(running: Running) -> dict[str, int]:
@@ -285,7 +298,7 @@ def _really(model: RunningModel, settings: Settings, http: httpx.Client) -> tupl
     if model.upstream == "llamacpp":
         return llamacpp.context_trained(http, base), llamacpp.context_held(http, base)
     if model.upstream == "ollama":
-        tag = next((one.ollama for one in settings.models if one.name == model.name and one.ollama), model.name)
+        tag = _tag(model, settings)
         shown, _ = ask(http, f"{base}/api/show", "Ollama", post={"model": tag})
         loaded, _ = ask(http, f"{base}/api/ps", "Ollama")
         held = next(
@@ -299,6 +312,11 @@ def _really(model: RunningModel, settings: Settings, http: httpx.Client) -> tupl
     else:
         return None, None
     return None, next((one.context for one in found if one.name == model.name), None)
+
+
+def _tag(model: RunningModel, settings: Settings) -> str:
+    """What Ollama calls the model."""
+    return next((one.ollama for one in settings.models if one.name == model.name and one.ollama), model.name)
 
 
 def _clients() -> Iterator[tuple[str, dict[str, int]]]:

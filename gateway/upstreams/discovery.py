@@ -3,13 +3,11 @@
 Starts nothing. A model named in the settings that cannot be served is an error; one that was merely found is a note.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from gateway.models import store
 from gateway.settings import Model, Settings
@@ -17,7 +15,7 @@ from gateway.upstreams import hosted, llamacpp, lmstudio, ollama, vllm
 from gateway.upstreams.llamacpp import LlamaServerSpec
 from gateway.upstreams.router import RouterSpec, router_command, slug
 from gateway.upstreams.served import Price, ServedModel
-from gateway.upstreams.wire import Found, ask
+from gateway.upstreams.wire import Found, ask, is_loopback
 from toolkit.core.config import secret
 from toolkit.core.errors import ToolkitError
 
@@ -116,7 +114,7 @@ def _named(model: Model, settings: Settings, client: "httpx.Client") -> ServedMo
     if model.ollama is not None:
         return _at_ollama(model, model.ollama, ollama.server(settings), price, settings, client)
     if model.url is not None:
-        local = _is_loopback(model.url)
+        local = is_loopback(model.url)
         return ServedModel(
             name=model.name,
             upstream="url",
@@ -171,11 +169,3 @@ def _distinct(models: Iterable[ServedModel], taken: set[str], notes: list[str]) 
             continue
         taken.add(name)
         yield replace(model, name=name)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -25,7 +25,10 @@ def test_four_contexts_that_agree_are_well() -> None:
 
 def test_a_server_that_holds_less_than_is_announced_is_wrong() -> None:
     assert levels(held=4096) == [("wrong", AGAIN)]
-    assert levels(held=4096, upstream="ollama") == [("wrong", "toolkit models pull ollama:m --context 8192")]
+
+
+def test_an_ollama_that_holds_what_another_program_asked_for_is_noted_with_the_way_to_unload_it() -> None:
+    assert levels(held=4096, upstream="ollama", tag="gemma4:e4b") == [("note", "ollama stop gemma4:e4b")]
 
 
 def test_a_client_told_too_much_is_wrong_and_one_told_too_little_is_noted() -> None:

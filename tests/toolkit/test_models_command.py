@@ -1,6 +1,10 @@
 """`toolkit models` as it is typed: documents, exit codes, sentences for what cannot be."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +155,21 @@ def test_a_server_that_needs_more_than_is_free_is_said_with_the_context_that_fit
     assert "more than is free; a context of 2," in said
     monkeypatch.setattr(machine, "look", lambda: replace(here, ram_free=0, gpus=()))
     assert "no context would fit" in str(serving.shortage(spec))
+
+
+def test_a_store_that_may_not_be_written_is_one_sentence_and_a_hint(home: Path, tmp_path: Path) -> None:
+    may_all: list[str] = []
+    if os.geteuid() == 0:  # root may write anywhere, unless it gives that up
+        if shutil.which("setpriv") is None:
+            pytest.skip("root cannot be refused without setpriv")
+        may_all = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+    path = write(KINDS["llama"], tmp_path / "mine-F16.gguf")
+    store = home / "toolkit" / "data" / "models"
+    store.mkdir(parents=True)
+    store.chmod(0o500)
+    argv = [*may_all, sys.executable, "-P", "-m", "toolkit.cli.main", "models", "pull", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    store.chmod(0o700)
+    assert done.returncode == 1
+    assert "cannot be made: Permission denied" in done.stderr
+    assert f"hint: ls -ld {store}" in done.stderr

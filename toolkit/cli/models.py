@@ -10,7 +10,7 @@ from toolkit.cli.output import Json, Output, Progress, Quiet, Yes
 from toolkit.core.errors import ToolkitError, UsageError
 
 if TYPE_CHECKING:
-    from gateway.models.catalogue import Entry
+    from gateway.models.catalogue import Catalogue, Entry
     from gateway.models.fit_report import FitReport
     from gateway.models.store import Receipt
 
@@ -103,7 +103,7 @@ def pull(
     if model.startswith("ollama:") or via == "ollama":
         if quant is not None:
             raise UsageError("Ollama's tags name their quantisation: --quant is not for them", hint="leave out --quant")
-        _pull_by_ollama(out, model, _tokens(context), known)
+        _pull_by_ollama(out, model, _tokens(context), known, anyway)
         return
     if context is not None:
         raise UsageError(
@@ -280,8 +280,8 @@ def _kept(name: str) -> "Receipt":
     return store.find(name)
 
 
-def _pull_by_ollama(out: Output, model: str, context: int | None, known: Any) -> None:
-    from gateway.models import ollama_library
+def _pull_by_ollama(out: Output, model: str, context: int | None, known: "Catalogue", anyway: bool) -> None:
+    from gateway.models import machine, ollama_library
     from gateway.settings import load_settings
     from gateway.upstreams.ollama import server
     from toolkit.core.units import format_bytes
@@ -289,14 +289,18 @@ def _pull_by_ollama(out: Output, model: str, context: int | None, known: Any) ->
     tag = model.removeprefix("ollama:")
     if not tag:
         raise UsageError("ollama: names no model", hint="toolkit models pull ollama:gemma4:e4b")
-    size = None
     if not model.startswith("ollama:") and "/" not in model:
         entry = known.find(model)
         if entry.ollama is None:
             raise UsageError(f"the catalogue has no Ollama tag of {model}", hint=f"toolkit models pull {model}")
-        tag, size = entry.ollama.tag, entry.ollama.size
+        tag = entry.ollama.tag
+    else:
+        entry = next((one for one in known.models.values() if one.ollama and one.ollama.tag == tag), None)
+    size = entry.ollama.size if entry is not None and entry.ollama else None
     base = server(load_settings())
     out.note(f"{tag} through Ollama at {base}" + (f": about {format_bytes(size)}" if size else ""))
+    if entry is not None and not anyway:
+        ollama_library.refuse_if_too_large(model, entry, context, machine.look().room(), base)
     with _watching(out, tag, size) as watcher:
         ollama_library.pull(tag, base, watcher)
     name = ollama_library.derive(tag, context, base) if context else tag
