@@ -85,8 +85,11 @@ KINDS: Mapping[str, Made] = {
 }
 
 
-def write(made: Made, path: Path, *, seed: int = 0) -> Path:
-    """Write the file; the same `made` and `seed` give the same bytes."""
+DRAWN = 2**22  # numbers of a large tensor that are drawn before they repeat, where it is only to be large
+
+
+def write(made: Made, path: Path, *, seed: int = 0, repeating: bool = False) -> Path:
+    """Write the file; the same `made` and `seed` give the same bytes. `repeating`: for gigabytes in seconds."""
     random = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(str(path), made.architecture)
@@ -95,8 +98,9 @@ def write(made: Made, path: Path, *, seed: int = 0) -> Path:
         if len(shape) == 1:
             writer.add_tensor(name, np.ones(shape, dtype=np.float32))
         else:
-            values = random.standard_normal(shape, dtype=np.float32) * 0.05
-            writer.add_tensor(name, values.astype(np.float16))
+            count = min(int(np.prod(shape)), DRAWN) if repeating else int(np.prod(shape))
+            values = (random.standard_normal(count, dtype=np.float32) * 0.05).astype(np.float16)
+            writer.add_tensor(name, np.resize(values, shape))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
