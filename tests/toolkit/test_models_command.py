@@ -152,7 +152,7 @@ def test_a_server_that_needs_more_than_is_free_is_said_with_the_context_that_fit
     monkeypatch.setattr(machine, "look", lambda: replace(here, ram_free=machine.KEPT_FREE + need, gpus=()))
     said = serving.shortage(spec)
     assert said is not None
-    assert "more than is free; a context of 2," in said
+    assert "more than is free; a context of 3,072 would fit" in said
     monkeypatch.setattr(machine, "look", lambda: replace(here, ram_free=0, gpus=()))
     assert "no context would fit" in str(serving.shortage(spec))
 
