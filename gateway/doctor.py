@@ -194,14 +194,6 @@ def _engines(here: Machine, settings: Settings) -> Iterator[Finding]:
                 "object; --mode logprob does not work on it",
                 "" if there[0] == "llama-cpp-python" else "set engine: auto in gateway.yaml",
             )
-    for engine in {settings.llamacpp.engine, *(model.engine for model in settings.models)}:
-        if engine not in (None, "auto", *there):
-            yield Finding(
-                "engine",
-                "wrong",
-                f"gateway.yaml asks for {engine}, which is not here",
-                "set engine: auto in gateway.yaml",
-            )
 
 
 def _store() -> Iterator[Finding]:

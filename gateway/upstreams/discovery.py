@@ -41,10 +41,11 @@ def discover_all(settings: Settings) -> Discovered:
     """What `settings` names, then what runs here or has its key set, then GGUF files. Names are distinct.
 
     Takes about `settings.discover.timeout` seconds at most. Raises ToolkitError for a model of the settings that
-    cannot be served: a file that is missing or damaged, a key that is not set.
+    cannot be served: a file that is missing or damaged, an engine that is not installed, a key that is not set.
     """
     import httpx
 
+    llamacpp.require(settings.llamacpp.engine)
     with httpx.Client(timeout=settings.discover.timeout, trust_env=False) as client:
         named = [_named(model, settings, client) for model in settings.models]
         searches: list[Callable[[Settings, httpx.Client], Found]] = [
@@ -110,6 +111,8 @@ def _named(model: Model, settings: Settings, client: "httpx.Client") -> ServedMo
     key = f"os.environ/{model.api_key.removeprefix('env:')}" if model.api_key else None
     price = Price(**model.price.model_dump()) if model.price else None
     if model.gguf is not None:
+        if model.engine:
+            llamacpp.require(model.engine)
         return llamacpp.spec_for(model.gguf.expanduser().absolute(), model.name, settings, model)
     if model.ollama is not None:
         return _at_ollama(model, model.ollama, ollama.server(settings), price, settings, client)

@@ -113,6 +113,13 @@ def engines() -> list[Engine]:
     return [engine for engine, (there, _) in _ENGINES.items() if there()]
 
 
+def require(engine: Engine) -> None:
+    """Raise ToolkitError if an engine that is named is not installed."""
+    if engine != "auto" and not _ENGINES[engine][0]():
+        where = "on PATH" if engine == "llama-server" else "installed"
+        raise ToolkitError(f"{engine} is not {where}", hint=_ENGINES[engine][1])
+
+
 def resolved(spec: LlamaServerSpec) -> LlamaServerSpec:
     """`spec` as it will be served: by which engine, where it says auto, and with one slot where that has only one.
 
@@ -123,9 +130,7 @@ def resolved(spec: LlamaServerSpec) -> LlamaServerSpec:
         engine = next(iter(engines()), "auto")
         if engine == "auto":
             raise ToolkitError("there is no llama.cpp to serve GGUF files", hint=_ENGINES["xllamacpp"][1])
-    elif not _ENGINES[engine][0]():
-        where = "on PATH" if engine == "llama-server" else "installed"
-        raise ToolkitError(f"{engine} is not {where}", hint=_ENGINES[engine][1])
+    require(engine)
     return replace(spec, engine=engine, slots=1 if engine == "llama-cpp-python" else spec.slots)
 
 

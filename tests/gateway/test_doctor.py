@@ -75,11 +75,13 @@ def test_without_a_gateway_it_says_what_to_type() -> None:
 
 
 def test_an_engine_that_gateway_yaml_asks_for_and_is_not_here_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.llamacpp, "engines", lambda: ["xllamacpp"])
     asking = quiet_settings().model_copy(update={"llamacpp": LlamaServer(engine="llama-server")})
+    monkeypatch.setattr(doctor.llamacpp.shutil, "which", lambda name: None)
     (wrong,) = [one for one in doctor.examine(asking).findings if one.level == "wrong"]
-    assert (wrong.area, wrong.mend) == ("engine", "set engine: auto in gateway.yaml")
-    assert "llama-server, which is not here" in wrong.said
+    assert (wrong.said, wrong.mend) == (
+        "llama-server is not on PATH",
+        "set llamacpp.engine: xllamacpp in gateway.yaml",
+    )
 
 
 def test_what_llama_cpp_python_cannot_do_is_said_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
