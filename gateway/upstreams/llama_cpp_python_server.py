@@ -80,7 +80,8 @@ class Plain:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != "/v1/chat/completions":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         body, more = b"", True
         while more:
             message = await receive()
@@ -92,7 +93,7 @@ class Plain:
             return {"type": "http.request", "body": pieces.pop(), "more_body": False} if pieces else await receive()
 
         headers = [header for header in scope["headers"] if header[0] != b"content-length"]
-        return await self._app({**scope, "headers": headers}, again, send)
+        await self._app({**scope, "headers": headers}, again, send)
 
 
 def _plain(body: bytes) -> bytes:

@@ -289,6 +289,7 @@ def _pull_by_ollama(out: Output, model: str, context: int | None, known: "Catalo
     tag = model.removeprefix("ollama:")
     if not tag:
         raise UsageError("ollama: names no model", hint="toolkit models pull ollama:gemma4:e4b")
+    entry: Entry | None
     if not model.startswith("ollama:") and "/" not in model:
         entry = known.find(model)
         if entry.ollama is None:
