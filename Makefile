@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TRAIN := .venv-train
 TRAINED := out/training
 
-.PHONY: model model-eval help setup demo test test-fast clients check format bench lock docs pictures clean
+.PHONY: model model-eval help setup demo test test-fast clients llama-cpp-python check format bench lock docs pictures clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ test-fast: $(READY) ## The tests that take less than ten seconds each
 clients: ## The real Claude Code, OpenCode and MCP Inspector that some tests drive (needs npm)
 	cd tests/gateway/clients && npm install --no-package-lock --no-audit --no-fund
 
+llama-cpp-python: $(READY) ## The extra engine, built from source into .venv (needs a C++ compiler; some minutes)
+	$(UV) pip install --python $(PY) --no-deps --require-hashes \
+	  --build-constraints requirements-llama-cpp-python.lock -r requirements-llama-cpp-python.lock
+
 check: $(READY) ## Format, lint, types, import contract
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -66,6 +70,9 @@ lock: ## Lock the newest versions that fit pyproject.toml, with hashes
 	  --custom-compile-command "make lock" --extra postgres pyproject.toml --output-file requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" --extra postgres --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" --constraint requirements-dev.lock requirements-llama-cpp-python.in \
+	  --output-file requirements-llama-cpp-python.lock
 	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" - --output-file requirements-uv.lock
 

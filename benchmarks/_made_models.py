@@ -89,8 +89,11 @@ KINDS: Mapping[str, Made] = {
 }
 
 
-def write(made: Made, path: Path, *, seed: int = 0) -> Path:
-    """Write the file; the same `made` and `seed` give the same bytes."""
+DRAWN = 2**22  # numbers of a large tensor that are drawn before they repeat, where it is only to be large
+
+
+def write(made: Made, path: Path, *, seed: int = 0, repeating: bool = False) -> Path:
+    """Write the file; the same `made` and `seed` give the same bytes. `repeating`: for gigabytes in seconds."""
     random = np.random.default_rng(seed)
     spoken = gguf.GGUFReader(str(made.speaks)).fields if made.speaks else None
     if spoken:
@@ -106,7 +109,8 @@ def write(made: Made, path: Path, *, seed: int = 0) -> Path:
         if len(shape) == 1:
             writer.add_tensor(name, np.ones(shape, dtype=np.float32))
         else:
-            values = random.standard_normal(shape, dtype=np.float32) * 0.05
+            count = min(int(np.prod(shape)), DRAWN) if repeating else int(np.prod(shape))
+            values = np.resize(random.standard_normal(count, dtype=np.float32) * 0.05, shape)
             if made.quantised:
                 kind = gguf.GGMLQuantizationType.Q8_0
                 writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)

@@ -21,7 +21,8 @@ from gateway.models import machine, store
 from gateway.models.machine import Machine
 from gateway.settings import Settings
 from gateway.supervisor import Running, RunningModel
-from gateway.upstreams import discover_all, llamacpp, lmstudio, ollama, vllm
+from gateway.upstreams import llamacpp, lmstudio, ollama, vllm
+from gateway.upstreams.discovery import discover_all
 from gateway.upstreams.wire import ask, base_url, count, items
 from toolkit.core.errors import ToolkitError
 from toolkit.core.units import format_bytes
@@ -41,7 +42,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Contexts:
-    """The four contexts of one model in tokens; None where one cannot be known. `told` is by client."""
+    """The four contexts of one model in tokens; None where one cannot be known. `told` is by client; `tag` is the
+    model's name at its server."""
 
     model: str
     upstream: str
@@ -49,6 +51,7 @@ class Contexts:
     held: int | None
     announced: int | None
     told: Mapping[str, int] = field(default_factory=dict)
+    tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def examine(settings: Settings) -> Examination:
         contexts = tuple(_contexts(running, settings, clients, http)) if running else ()
     findings = [
         *_machine(here),
-        *_engines(here),
+        *_engines(here, settings),
         *_store(),
         *_upstreams(settings),
         *_gateway(running, settings),
@@ -93,14 +96,24 @@ def compare(contexts: Contexts) -> list[Finding]:
                 "context", "note", f"{name}: nobody says how much it holds", f"set context: for {name} in gateway.yaml"
             )
         )
-    if announced is not None and held is not None and held < announced:
-        mend = f"toolkit models pull ollama:{name} --context {announced}" if contexts.upstream == "ollama" else again
+    if announced is not None and held is not None and held < announced and contexts.upstream == "ollama":
+        # The gateway asks for what it announces with every request, so another client has loaded it.
+        found.append(
+            Finding(
+                "context",
+                "note",
+                f"{name}: Ollama holds {held:,} tokens now, as another program asked for; the gateway's next request "
+                f"loads it again with {announced:,}",
+                f"ollama stop {contexts.tag or name}",
+            )
+        )
+    elif announced is not None and held is not None and held < announced:
         found.append(
             Finding(
                 "context",
                 "wrong",
                 f"{name}: the gateway announces {announced:,} tokens and its server holds {held:,}: prompts are cut",
-                mend,
+                again,
             )
         )
     if announced is not None and held is not None and held > announced:
@@ -151,13 +164,13 @@ def _machine(here: Machine) -> Iterator[Finding]:
         yield Finding("machine", "ok", said)
 
 
-def _engines(here: Machine) -> Iterator[Finding]:
-    native, wheel = shutil.which("llama-server"), _version("xllamacpp")
+def _engines(here: Machine, settings: Settings) -> Iterator[Finding]:
+    native, there = shutil.which("llama-server"), llamacpp.engines()
     if native:
         yield Finding("engine", "ok", f"llama-server at {native}")
-    if wheel:
-        yield Finding("engine", "ok", f"xllamacpp {wheel} (llama.cpp from a wheel)")
-    if not native and not wheel:
+    if "xllamacpp" in there:
+        yield Finding("engine", "ok", f"xllamacpp {_version('xllamacpp')} (llama.cpp from a wheel)")
+    if not there:
         yield Finding("engine", "wrong", "there is no llama.cpp: GGUF files cannot be served", "pip install xllamacpp")
     if here.gpus and not native and not any(gpu.unified for gpu in here.gpus):
         yield Finding(
@@ -166,14 +179,21 @@ def _engines(here: Machine) -> Iterator[Finding]:
             f"{here.gpus[0].name} is not used: the wheel of xllamacpp runs on the processor",
             "install llama.cpp for your card, so that llama-server is on PATH",
         )
-    python = _version("llama-cpp-python")
-    if python:
-        yield Finding(
-            "engine",
-            "note",
-            f"llama-cpp-python {python}: its own server gives tool calls back as text unless one tool is named, "
-            "so agents are served by llama.cpp's server instead",
-        )
+    if "llama-cpp-python" in there:
+        python = f"llama-cpp-python {_version('llama-cpp-python')}"
+        yield Finding("engine", "ok", f"{python}: toolkit quant compare reads texts with it")
+        asked = [model.name for model in settings.models if model.engine == "llama-cpp-python"]
+        if settings.llamacpp.engine == "llama-cpp-python" or there[0] == "llama-cpp-python":
+            asked = ["GGUF files"]
+        if asked:
+            yield Finding(
+                "engine",
+                "note",
+                f"{', '.join(asked)}: served by {python}, which answers one request at a time, reads no images, "
+                "forces no tool call, and finds calls in the text only as <tool_call>{...}</tool_call> or one JSON "
+                "object; --mode logprob does not work on it",
+                "" if there[0] == "llama-cpp-python" else "set engine: auto in gateway.yaml",
+            )
 
 
 def _store() -> Iterator[Finding]:
@@ -246,7 +266,8 @@ def _contexts(
     for model in running.models:
         trained, held = _really(model, settings, http)
         told = {client: models[model.name] for client, models in clients.items() if model.name in models}
-        yield Contexts(model.name, model.upstream, trained, held, announced.get(model.name, model.context), told)
+        tag = _tag(model, settings) if model.upstream == "ollama" else ""
+        yield Contexts(model.name, model.upstream, trained, held, announced.get(model.name, model.context), told, tag)
 
 
 def _announced(running: Running) -> dict[str, int]:
@@ -269,7 +290,7 @@ def _really(model: RunningModel, settings: Settings, http: httpx.Client) -> tupl
     if model.upstream == "llamacpp":
         return llamacpp.context_trained(http, base), llamacpp.context_held(http, base)
     if model.upstream == "ollama":
-        tag = next((one.ollama for one in settings.models if one.name == model.name and one.ollama), model.name)
+        tag = _tag(model, settings)
         shown, _ = ask(http, f"{base}/api/show", "Ollama", post={"model": tag})
         loaded, _ = ask(http, f"{base}/api/ps", "Ollama")
         held = next(
@@ -283,6 +304,11 @@ def _really(model: RunningModel, settings: Settings, http: httpx.Client) -> tupl
     else:
         return None, None
     return None, next((one.context for one in found if one.name == model.name), None)
+
+
+def _tag(model: RunningModel, settings: Settings) -> str:
+    """What Ollama calls the model."""
+    return next((one.ollama for one in settings.models if one.name == model.name and one.ollama), model.name)
 
 
 def _clients() -> Iterator[tuple[str, dict[str, int]]]:

@@ -42,8 +42,12 @@ Secret = Annotated[str, AfterValidator(_reference)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
 Hosted = Literal["openai", "anthropic", "gemini", "mistral", "openrouter"]
-Engine = Literal["auto", "llama-server", "xllamacpp"]
+Engine = Literal["auto", "llama-server", "xllamacpp", "llama-cpp-python"]
 KvType = Literal["f16", "q8_0", "q4_0"]
+Flash = Annotated[
+    Literal["auto", "on", "off"],
+    BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value),
+]  # YAML reads a bare on and off as true and false
 McpName = Literal["python", "spreadsheet", "prices", "web", "files", "images"]
 
 
@@ -91,7 +95,7 @@ class LlamaServer(Strict):
     threads: Annotated[int, Field(ge=0)] = 0
     gpu_layers: Annotated[int, Field(ge=-1)] = -1
     kv: KvType = "f16"
-    flash_attention: Literal["auto", "on", "off"] = "auto"
+    flash_attention: Flash = "auto"
     cache_ram_mib: Annotated[int, Field(ge=0)] = 512
 
 
@@ -120,6 +124,8 @@ class Model(Strict):
     threads: Annotated[int, Field(ge=0)] | None = None
     gpu_layers: Annotated[int, Field(ge=-1)] | None = None
     kv: KvType | None = None
+    flash_attention: Flash | None = None
+    engine: Engine | None = None
     price: PerMillion | None = None
     fallback: tuple[str, ...] = ()
 

@@ -27,7 +27,7 @@ from gateway import lifeline, litellm_config, mcp, proxy
 from gateway.mends import NAMES
 from gateway.process import Child, free_port, port_is_free, python_module, tail
 from gateway.settings import Settings, load_settings
-from gateway.upstreams import command_of, discover_all, served_by
+from gateway.upstreams.discovery import command_of, discover_all, served_by
 from gateway.upstreams.served import ServedModel
 from toolkit.core.errors import ToolkitError, from_os_error
 from toolkit.core.paths import data_dir, private_dir, state_dir, write_text

@@ -1,9 +1,11 @@
 """What every test gets: a home folder of its own, far from the user's real one, and one live gateway to share."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -34,6 +36,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     isolate(folder, monkeypatch)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_python() -> None:
+    """For tests on llama-cpp-python, an extra that is built from source: skipped where it is not installed."""
+    if find_spec("llama_cpp") is None:
+        assert not os.environ.get("TOOLKIT_REQUIRE_LLAMA_CPP_PYTHON"), "it is missing: make llama-cpp-python"
+        pytest.skip("llama-cpp-python is not installed: make llama-cpp-python")
 
 
 @dataclass(frozen=True)

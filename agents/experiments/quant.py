@@ -2,7 +2,7 @@
 servers that someone else started; knows nothing of processes.
 
 A text is cut into windows. At each place of a window both models say how likely each next token is; windows are the
-sampling unit of every interval.
+sampling unit of every interval. A server names the likeliest tokens only; `logits.py` sees all of them.
 """
 
 import math
@@ -32,27 +32,51 @@ class Place(NamedTuple):
     actual: float
 
 
+class Speed(NamedTuple):
+    """Tokens per second."""
+
+    prompt: Estimate
+    reply: Estimate
+
+
 @dataclass(frozen=True)
 class Profile:
-    """One file measured alone. Speeds are tokens per second; `places[w]` are those of window w."""
+    """One file measured alone. Speeds are tokens per second; `places[w]` are those of window w, if a server was asked
+    for them."""
 
     prompt_speed: Estimate
     reply_speed: Estimate
     perplexity: Estimate
-    places: tuple[tuple[Place, ...], ...]
+    places: tuple[tuple[Place, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class Distance:
     """How far the second file's next tokens are from the first's. `jaccard[n]` is the overlap of the n likeliest as a
-    share of their union; `divergence` is KL(first || second) in nats over the tokens that both name and the rest as
-    one, which is a lower bound; `perplexity_ratio` is second over first, paired."""
+    share of their union; `divergence` is KL(first || second) in nats, over the whole vocabulary if `exact`, else over
+    the tokens that both name and the rest as one, which is a lower bound; `perplexity_ratio` is second over first,
+    paired."""
 
     jaccard: Mapping[int, Estimate]
     divergence: Estimate
     perplexity_ratio: Estimate
     windows: int
     places: int
+    exact: bool = False
+
+
+def windows_of(ids: Sequence[int]) -> list[list[int]]:
+    """The tokens of a text in windows; what is left over at its end is not used. Raises UsageError for a short one."""
+    windows = [list(ids[start : start + WINDOW]) for start in range(0, len(ids) - WINDOW + 1, WINDOW)]
+    if len(windows) < 2:
+        raise UsageError(f"the text has {len(ids)} tokens, and two windows of {WINDOW} are needed", hint="--text FILE")
+    return windows
+
+
+async def speed(url: str, text: str) -> Speed:
+    """How fast the model at `url` reads and writes, as llama.cpp times it; the first run does not count."""
+    async with httpx.AsyncClient(base_url=url.rstrip("/"), timeout=600) as client:
+        return await _speed(client, (await _tokenized(client, text))[:PROMPT])
 
 
 async def profile(
@@ -60,14 +84,10 @@ async def profile(
 ) -> Profile:
     """Measure the model at `url` on `text`. Raises ToolkitError if the server gives no probabilities."""
     async with httpx.AsyncClient(base_url=url.rstrip("/"), timeout=600) as client:
-        ids = [int(token) for token in (await _ask(client, "/tokenize", {"content": text}))["tokens"]][:tokens]
-        windows = [ids[start : start + WINDOW] for start in range(0, len(ids) - WINDOW + 1, WINDOW)]
-        if len(windows) < 2:
-            raise UsageError(
-                f"the text has {len(ids)} tokens, and two windows of {WINDOW} are needed", hint="--text FILE"
-            )
-        safe = int((await _ask(client, "/tokenize", {"content": "a"}))["tokens"][-1])
-        prompt_speed, reply_speed = await _speed(client, ids[: min(PROMPT, len(ids))])
+        ids = (await _tokenized(client, text))[:tokens]
+        windows = windows_of(ids)
+        safe = (await _tokenized(client, "a"))[-1]
+        prompt_speed, reply_speed = await _speed(client, ids[:PROMPT])
         total = len(windows) * (WINDOW - SKIP)
         places = []
         for number, window in enumerate(windows):
@@ -77,7 +97,7 @@ async def profile(
                 step(number * (WINDOW - SKIP) + at - SKIP + 1, total)
             places.append(tuple(row))
     losses = np.array([-np.mean([place.actual for place in row]) for row in places])
-    return Profile(prompt_speed, reply_speed, _exp(cluster_mean(losses)), tuple(places))
+    return Profile(prompt_speed, reply_speed, exponential(cluster_mean(losses)), tuple(places))
 
 
 def distance(first: Profile, second: Profile) -> Distance:
@@ -90,7 +110,7 @@ def distance(first: Profile, second: Profile) -> Distance:
     }
     divergence = cluster_mean(np.array([np.mean([_divergence(a, b) for a, b in row]) for row in pairs]))
     losses = np.array([np.mean([a.actual - b.actual for a, b in row]) for row in pairs])
-    return Distance(jaccard, divergence, _exp(cluster_mean(losses)), len(pairs), sum(map(len, pairs)))
+    return Distance(jaccard, divergence, exponential(cluster_mean(losses)), len(pairs), sum(map(len, pairs)))
 
 
 def _overlap(one: Place, other: Place, top: int) -> float:
@@ -141,8 +161,11 @@ async def _likeliest(
     return [(int(entry["id"]), float(entry["logprob"])) for entry in listed if entry["logprob"] is not None]
 
 
-async def _speed(client: httpx.AsyncClient, ids: Sequence[int]) -> tuple[Estimate, Estimate]:
-    """Tokens per second as llama.cpp times them; the first run warms up and does not count."""
+async def _tokenized(client: httpx.AsyncClient, text: str) -> list[int]:
+    return [int(token) for token in (await _ask(client, "/tokenize", {"content": text}))["tokens"]]
+
+
+async def _speed(client: httpx.AsyncClient, ids: Sequence[int]) -> Speed:
     prompts, replies = [], []
     for run in range(RUNS + 1):
         body = {"prompt": list(ids), "n_predict": REPLY, "cache_prompt": False, "temperature": 0, "ignore_eos": True}
@@ -150,7 +173,7 @@ async def _speed(client: httpx.AsyncClient, ids: Sequence[int]) -> tuple[Estimat
         if run:
             prompts.append(float(timings.get("prompt_per_second") or math.nan))
             replies.append(float(timings.get("predicted_per_second") or math.nan))
-    return cluster_mean(np.array(prompts)), cluster_mean(np.array(replies))
+    return Speed(cluster_mean(np.array(prompts)), cluster_mean(np.array(replies)))
 
 
 async def _ask(client: httpx.AsyncClient, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,5 +187,6 @@ async def _ask(client: httpx.AsyncClient, path: str, body: Mapping[str, Any]) ->
     return document
 
 
-def _exp(estimate: Estimate) -> Estimate:
+def exponential(estimate: Estimate) -> Estimate:
+    """The exponential of a mean and of its interval: a perplexity from a loss."""
     return Estimate(math.exp(estimate.value), math.exp(estimate.low), math.exp(estimate.high))

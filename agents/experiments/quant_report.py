@@ -33,7 +33,7 @@ def write_quant_report(
         said=[Said(f"{names[1]}, against {names[0]}", sentences(document, far, paired))],
         tables=[Shown(("", *names, "Difference"), table)],
         pictures=drawn,
-        method=_METHOD,
+        method=(_WHOLE if far.exact else _LIKELIEST, _INTERVALS),
         facts=[("first file", str(document["files"][0])), ("second file", str(document["files"][1]))],
         again=again,
         data=("The measures", json.dumps(document, indent=2, ensure_ascii=False)),
@@ -69,13 +69,21 @@ def sentences(document: Mapping[str, Any], far: Distance, paired: Sequence[Diffe
     return said
 
 
-_METHOD = (
-    "Both files read the same text, and at each place llama.cpp was asked for the likeliest next tokens. The overlap "
-    "of the n likeliest is Jaccard's: those in both as a share of those in either. The divergence is "
-    "Kullback and Leibler's of the second from the first, over the tokens that both name and the rest as one: a lower "
-    "bound.",
+_JACCARD = (
+    "The overlap of the n likeliest is Jaccard's: those in both as a share of those in either. The divergence is "
+    "Kullback and Leibler's of the second from the first, "
+)
+_WHOLE = (
+    "Both files read the same text in llama-cpp-python, which gives the probability of every token of the vocabulary "
+    f"at each place. {_JACCARD}over the whole vocabulary."
+)
+_LIKELIEST = (
+    "Both files read the same text, and at each place llama.cpp's server was asked for the likeliest next tokens. "
+    f"{_JACCARD}over the tokens that both name and the rest as one: a lower bound."
+)
+_INTERVALS = (
     "Intervals are 95 %, over stretches of text (next tokens), runs (speed), or tasks paired between the files (tool "
-    "choice, with Holm's correction).",
+    "choice, with Holm's correction)."
 )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from gateway.models.architecture import Architecture, Layers
 from toolkit.core.config import Strict, load
-from toolkit.core.errors import UsageError
+from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.paths import bundled, config_dir
 
 Positive = Annotated[int, Field(gt=0)]
@@ -105,6 +105,11 @@ def read(own: Path | None = None) -> Catalogue:
     if not own.exists():
         return shipped
     return Catalogue(models={**shipped.models, **load(Catalogue, own).models})
+
+
+def not_pulled(name: str) -> ToolkitError:
+    """The model is in the catalogue, and not here."""
+    return ToolkitError(f"{name} is in the catalogue and not pulled", hint=f"toolkit models pull {name}")
 
 
 def unknown(name: str, known: list[str]) -> UsageError:

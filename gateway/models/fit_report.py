@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.models import catalogue, fit, gguf, hub, store
+from gateway.models import builtin, catalogue, fit, gguf, hub, store
 from gateway.models.architecture import Architecture, from_header
 from gateway.models.catalogue import Catalogue
 from gateway.models.fit import Choice, Memory, Room, Verdict
@@ -46,23 +46,27 @@ class FitReport:
 
 
 def resolve(name: str, quant: str | None, known: Catalogue) -> Subject:
-    """The model `name` means: a GGUF file, a model of the store, hf.co/OWNER/REPO:QUANT, or a catalogue entry.
+    """The model `name` means: a GGUF file, a model of the store, hf.co/OWNER/REPO:QUANT, a built-in one, or a catalogue
+    entry.
 
     Only a reference to the hub, or a quantisation the catalogue does not list, asks the hub (list and header).
     Raises UsageError for a name nobody knows.
     """
-    if name.endswith(".gguf") or ("/" in name and Path(name).exists()):
-        return _of_file(Path(name).expanduser())
+    path = store.as_path(name)
+    if path is not None:
+        return _of_file(path)
     named = hub.parse_reference(name)
     if named is not None:
         return _of_hub(name, named.repository, quant or named.quant, named.revision)
     kept = store.lookup(f"{name}:{quant}" if quant else name)
     if kept is not None:
         return _of_receipt(kept)
+    if name in builtin.FILES:
+        return _of_file(builtin.FILES[name])
     base, _, tag = name.partition(":")
     quant = quant or tag or None
     if base.lower() not in known.models:
-        raise catalogue.unknown(name, [*known.models, *(receipt.name for receipt in store.receipts())])
+        raise catalogue.unknown(name, [*known.models, *builtin.FILES, *(receipt.name for receipt in store.receipts())])
     entry = known.find(base)
     choices = tuple(Choice(source.quant, source.size) for source in entry.gguf if source.size)
     source = entry.source(quant)

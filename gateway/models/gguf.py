@@ -130,7 +130,7 @@ def read_file(path: Path) -> Header:
 
     Raises NotGguf with a sentence that says what is wrong with the file.
     """
-    hint = f"toolkit models verify {path}"
+    hint = "name another file, or pull the model again: toolkit models list"
     try:
         size = path.stat().st_size
         if path.is_dir():

@@ -24,6 +24,7 @@ _QUANT = re.compile(
 )
 _SPLIT = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _REFERENCE = re.compile(r"^(?:https?://)?(?:hf\.co|huggingface\.co)/([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([\w./-]+))?$")
+_HUB = re.compile(r"^(?:https?://)?(?:hf\.co|huggingface\.co)/")
 HEADER_PIECE = 2**20
 
 
@@ -87,8 +88,10 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference | None:
-    """What `text` refers to on the hub, or None if it is no such reference."""
+    """What `text` refers to on the hub, or None if it is no such reference. Raises UsageError for a broken one."""
     match = _REFERENCE.match(text)
+    if match is None and _HUB.match(text):
+        raise UsageError(f"{text} names no repository", hint="toolkit models pull hf.co/OWNER/REPO:QUANT")
     return Reference(match[1], match[2], match[3]) if match else None
 
 

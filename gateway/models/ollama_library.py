@@ -5,23 +5,35 @@ Ollama keeps its own files and resumes its own pulls; nothing of them is touched
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import httpx
 import ollama
 
+from gateway.models import fit
+from gateway.models.catalogue import Entry
 from gateway.models.download import Watcher
+from gateway.models.fit import Room
 from gateway.upstreams.ollama import configured_context
+from gateway.upstreams.wire import is_loopback
 from toolkit.core.errors import ToolkitError
+from toolkit.core.units import format_bytes
 
 
-class Loaded(NamedTuple):
-    """A model Ollama holds in memory: its tag, the context it really has, and bytes in all and on the GPU."""
-
-    tag: str
-    context: int | None
-    size: int
-    vram: int
+def refuse_if_too_large(name: str, entry: Entry, context: int | None, room: Room, base: str) -> None:
+    """Raise ToolkitError if a catalogue entry's tag does not fit this machine; an Ollama elsewhere has its own room."""
+    if entry.ollama is None or entry.ollama.size is None or not is_loopback(base):
+        return
+    shape, asked = entry.architecture(name), context or min(8192, entry.context)
+    found = fit.verdict(fit.memory(shape, entry.ollama.size, asked), room)
+    if found.fits:
+        return
+    most = fit.largest_context(shape, entry.ollama.size, room)
+    say = f"a context of {most:,} would fit" if most else "no context of it fits"
+    raise ToolkitError(
+        f"{entry.ollama.tag} with a context of {asked:,} takes {format_bytes(found.short)} more than this machine has; "
+        + say,
+        hint=f"toolkit models pull {name} --via ollama --context {most}" if most else "toolkit models list --fits",
+    )
 
 
 def pull(tag: str, base: str, watcher: Watcher) -> None:
@@ -54,21 +66,6 @@ def derived_name(tag: str, context: int) -> str:
     base, _, variant = tag.partition(":")
     short = f"{context // 1024}k" if context % 1024 == 0 else str(context)
     return f"{base}:{variant or 'latest'}-{short}"
-
-
-def loaded(base: str) -> list[Loaded]:
-    """What Ollama has in memory now, as it says itself (`/api/ps`)."""
-    with _client(base) as client:
-        return [
-            Loaded(str(model.model), model.context_length, int(model.size or 0), int(model.size_vram or 0))
-            for model in client.ps().models
-        ]
-
-
-def remove(tag: str, base: str) -> None:
-    """Delete a tag at Ollama."""
-    with _client(base) as client:
-        client.delete(tag)
 
 
 @contextmanager

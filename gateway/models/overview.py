@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from gateway.models import fit, store
+from gateway.models import builtin, fit, store
 from gateway.models.catalogue import Catalogue
 from gateway.models.machine import Machine
 from gateway.settings import Settings
-from gateway.upstreams import Discovered
-from gateway.upstreams.discovery import BUILTIN
+from gateway.upstreams.discovery import Discovered
 from gateway.upstreams.router import RouterSpec
 
 
@@ -91,7 +90,7 @@ def installed(found: Discovered, settings: Settings) -> list[Installed]:
     listed = {row.name for row in rows}
     for spec in specs:
         if spec.name not in listed:
-            at = "built in" if spec.gguf.parent == BUILTIN else "gateway.yaml"
+            at = "built in" if spec.gguf in builtin.FILES.values() else "gateway.yaml"
             rows.append(Installed(spec.name, at, spec.gguf.stat().st_size, spec.context))
     rows.extend(Installed(model.name, model.upstream, None, model.context, model.note) for model in found.models)
     return rows

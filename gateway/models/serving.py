@@ -2,27 +2,35 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gateway.models import gguf, store
-from gateway.models.catalogue import unknown
+from gateway.models import catalogue, gguf, store
 from gateway.process import Child, free_port, port_is_free
-from gateway.settings import Settings
-from gateway.upstreams.discovery import builtin_specs
-from gateway.upstreams.llamacpp import LlamaServerSpec, command, spec_for
+from gateway.settings import Engine, Settings
+from gateway.upstreams.llamacpp import LlamaServerSpec, builtin_specs, command, resolved, spec_for
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.paths import state_dir
+from toolkit.core.units import format_bytes
 
 
-def spec(name: str, settings: Settings, *, context: int | None, slots: int, kv: Any, port: int) -> LlamaServerSpec:
+def spec(
+    name: str,
+    settings: Settings,
+    *,
+    context: int | None,
+    slots: int,
+    kv: Any,
+    port: int,
+    engine: Engine | None = None,
+) -> LlamaServerSpec:
     """What to start for `name`: a GGUF file, a model of the store, a built-in one, or one of gateway.yaml.
 
-    Raises UsageError for an unknown name or more context than the model was trained with.
+    Raises UsageError for an unknown name or more context than the model was trained with, ToolkitError for an engine
+    that is not installed.
     """
     found = _found(name, settings)
     if context:
@@ -34,14 +42,35 @@ def spec(name: str, settings: Settings, *, context: int | None, slots: int, kv: 
             )
     if port and not port_is_free("127.0.0.1", port):
         raise ToolkitError(f"port {port} is in use", hint=f"toolkit models serve {name} --port {free_port()}")
-    return replace(found, context=context or found.context, slots=slots, kv=kv, port=port or free_port())
+    asked = replace(found, context=context or found.context, slots=slots, kv=kv or found.kv, port=port or free_port())
+    return resolved(replace(asked, engine=engine or asked.engine))
+
+
+def shortage(spec: LlamaServerSpec) -> str | None:
+    """What a person should know if the model takes more memory than is free now, with the context that would fit."""
+    from gateway.models import fit, hub, machine
+    from gateway.models.architecture import from_header
+
+    shape, room = from_header(gguf.read_file(spec.gguf)), machine.look().room(now=True)
+    weights = sum(part.stat().st_size for part in hub.split_of(spec.gguf))
+    projector = spec.mmproj.stat().st_size if spec.mmproj else 0
+    need = fit.memory(shape, weights, spec.context, slots=spec.slots, kv=spec.kv, projector=projector)
+    found = fit.verdict(need, room)
+    if found.fits:
+        return None
+    most = fit.largest_context(shape, weights, room, slots=spec.slots, kv=spec.kv, projector=projector)
+    return (
+        f"{spec.name} takes {format_bytes(need.total)} with this context, {format_bytes(found.short)} more than is free"
+        + (f"; a context of {most:,} would fit" if most else "; no context would fit")
+    )
 
 
 @contextmanager
-def running(spec: LlamaServerSpec) -> Iterator[str]:
-    """The server's URL, once it answers; it is stopped at the end of the block."""
+def running(spec: LlamaServerSpec, started: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """The server's URL, once it answers; it is stopped at the end of the block. `started` runs while it loads."""
     child = Child(spec.name, command(spec), log=state_dir() / "logs" / "serve.log")
     try:
+        started()
         child.wait_until(f"http://127.0.0.1:{spec.port}/health", timeout=300)
         yield f"http://127.0.0.1:{spec.port}"
     finally:
@@ -61,8 +90,8 @@ def until_stopped() -> None:
 
 
 def _found(name: str, settings: Settings) -> LlamaServerSpec:
-    if name.endswith(".gguf"):
-        path = Path(name).expanduser().absolute()
+    path = store.as_path(name)
+    if path is not None:
         return spec_for(path, path.stem, settings)
     kept = store.lookup(name)
     if kept is not None:
@@ -74,4 +103,9 @@ def _found(name: str, settings: Settings) -> LlamaServerSpec:
     for one in built_in:
         if one.name == name:
             return one
-    raise unknown(name, [*(receipt.name for receipt in store.receipts()), *(one.name for one in built_in)])
+    known = catalogue.read().models
+    if name.partition(":")[0].lower() in known:
+        raise catalogue.not_pulled(name)
+    raise catalogue.unknown(
+        name, [*known, *(receipt.name for receipt in store.receipts()), *(one.name for one in built_in)]
+    )

@@ -96,6 +96,13 @@ def damaged() -> list[Path]:
     return [folder for folder, receipt in _read_all() if receipt is None]
 
 
+def as_path(text: str) -> Path | None:
+    """The file that `text` names if it is written as a path, or is one; None for the name of a model."""
+    path = Path(text).expanduser()
+    written = text.lower().endswith(".gguf") or text.startswith((".", "/", "~", "\\")) or path.is_absolute()
+    return path.absolute() if written or path.is_file() else None
+
+
 def find(name: str) -> Receipt:
     """The model of that name, or the only one whose name begins with it (`gemma-4-e4b` for `gemma-4-e4b:Q4_K_M`).
 

@@ -3,31 +3,24 @@
 Starts nothing. A model named in the settings that cannot be served is an error; one that was merely found is a note.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-import gateway.models
 from gateway.models import store
 from gateway.settings import Model, Settings
 from gateway.upstreams import hosted, llamacpp, lmstudio, ollama, vllm
 from gateway.upstreams.llamacpp import LlamaServerSpec
 from gateway.upstreams.router import RouterSpec, router_command, slug
 from gateway.upstreams.served import Price, ServedModel
-from gateway.upstreams.wire import Found, ask
+from gateway.upstreams.wire import Found, ask, is_loopback
 from toolkit.core.config import secret
 from toolkit.core.errors import ToolkitError
 
 if TYPE_CHECKING:
     import httpx
-
-BUILTIN = Path(gateway.models.__path__[0]) / "builtin"
-BUILTIN_CONTEXT = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")  # no wildcard, which LiteLLM would take as a pattern
 
@@ -48,10 +41,11 @@ def discover_all(settings: Settings) -> Discovered:
     """What `settings` names, then what runs here or has its key set, then GGUF files. Names are distinct.
 
     Takes about `settings.discover.timeout` seconds at most. Raises ToolkitError for a model of the settings that
-    cannot be served: a file that is missing or damaged, a key that is not set.
+    cannot be served: a file that is missing or damaged, an engine that is not installed, a key that is not set.
     """
     import httpx
 
+    llamacpp.require(settings.llamacpp.engine)
     with httpx.Client(timeout=settings.discover.timeout, trust_env=False) as client:
         named = [_named(model, settings, client) for model in settings.models]
         searches: list[Callable[[Settings, httpx.Client], Found]] = [
@@ -74,7 +68,7 @@ def discover_all(settings: Settings) -> Discovered:
                 started.append(spec)
     to_start: list[LlamaServerSpec | RouterSpec] = [RouterSpec(tuple(started))] if len(started) > 1 else [*started]
     if settings.discover.builtin:
-        for spec in builtin_specs(settings):
+        for spec in llamacpp.builtin_specs(settings):
             if spec.name not in taken:
                 taken.add(spec.name)
                 to_start.append(spec)
@@ -110,14 +104,6 @@ def stored_specs(settings: Settings, notes: list[str]) -> list[LlamaServerSpec]:
     return specs
 
 
-def builtin_specs(settings: Settings) -> list[LlamaServerSpec]:
-    """The models shipped with the toolkit. One thread each: more only slows down something so small."""
-    return [
-        llamacpp.spec_for(path, path.stem.rpartition("-")[0], settings, threads=1, context=BUILTIN_CONTEXT)
-        for path in sorted(BUILTIN.glob("*.gguf"))
-    ]
-
-
 def _named(model: Model, settings: Settings, client: "httpx.Client") -> ServedModel | LlamaServerSpec:
     """One entry of `models:`."""
     if model.api_key:
@@ -125,11 +111,13 @@ def _named(model: Model, settings: Settings, client: "httpx.Client") -> ServedMo
     key = f"os.environ/{model.api_key.removeprefix('env:')}" if model.api_key else None
     price = Price(**model.price.model_dump()) if model.price else None
     if model.gguf is not None:
+        if model.engine:
+            llamacpp.require(model.engine)
         return llamacpp.spec_for(model.gguf.expanduser().absolute(), model.name, settings, model)
     if model.ollama is not None:
         return _at_ollama(model, model.ollama, ollama.server(settings), price, settings, client)
     if model.url is not None:
-        local = _is_loopback(model.url)
+        local = is_loopback(model.url)
         return ServedModel(
             name=model.name,
             upstream="url",
@@ -184,11 +172,3 @@ def _distinct(models: Iterable[ServedModel], taken: set[str], notes: list[str]) 
             continue
         taken.add(name)
         yield replace(model, name=name)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,15 +1,17 @@
 """GGUF files served by llama.cpp: what to run, how to run it, and a llama.cpp server that already runs.
 
-`command` and `served` are pure. Native `llama-server` is used if it is on PATH, else xllamacpp in a child process.
+The engine is native `llama-server` if it is on PATH, else xllamacpp, else llama-cpp-python, both in a child process of
+ours, unless the settings name one.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.models import gguf
+from gateway.models import builtin, gguf
 from gateway.process import python_module
 from gateway.settings import Engine, KvType, Model, Settings
 from gateway.upstreams.served import Price, ServedModel
@@ -18,6 +20,9 @@ from toolkit.core.errors import ToolkitError, UsageError
 
 if TYPE_CHECKING:
     import httpx
+
+
+BUILTIN_CONTEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,15 @@ def spec_for(
             hint=f"set context: {trained} for {name} in gateway.yaml",
         )
     default = settings.llamacpp
-    chosen: dict[str, Any] = {key: getattr(default, key) for key in ("slots", "threads", "gpu_layers", "kv")} | known
+    keys = ("slots", "threads", "gpu_layers", "kv", "flash_attention", "engine")
+    chosen: dict[str, Any] = {key: getattr(default, key) for key in keys} | known
     if model:
         chosen |= {key: getattr(model, key) for key in chosen if getattr(model, key, None) is not None}
     return LlamaServerSpec(
         gguf=path,
         name=name,
         context=asked or min(known.get("context", default.context), trained or default.context),
-        flash_attention=default.flash_attention,
         cache_ram_mib=default.cache_ram_mib,
-        engine=default.engine,
         mmproj=mmproj,
         max_output=model.max_output if model else None,
         trained=trained,
@@ -85,17 +89,62 @@ def spec_for(
     )
 
 
+def builtin_specs(settings: Settings) -> list[LlamaServerSpec]:
+    """The models shipped with the toolkit. One thread each: more only slows down something so small."""
+    return [spec_for(path, name, settings, threads=1, context=BUILTIN_CONTEXT) for name, path in builtin.FILES.items()]
+
+
+# Engines in the order of preference: whether each is here, and how to get it.
+_ENGINES: Mapping[Engine, tuple[Callable[[], bool], str]] = {
+    "llama-server": (
+        lambda: shutil.which("llama-server") is not None,
+        "set llamacpp.engine: xllamacpp in gateway.yaml",
+    ),
+    "xllamacpp": (lambda: find_spec("xllamacpp") is not None, "pip install xllamacpp"),
+    "llama-cpp-python": (
+        lambda: find_spec("llama_cpp") is not None,
+        "pip install 'llama-cpp-python[server]' (needs a C++ compiler and some minutes)",
+    ),
+}
+
+
+def engines() -> list[Engine]:
+    """The engines that are installed, the preferred one first."""
+    return [engine for engine, (there, _) in _ENGINES.items() if there()]
+
+
+def require(engine: Engine) -> None:
+    """Raise ToolkitError if an engine that is named is not installed."""
+    if engine != "auto" and not _ENGINES[engine][0]():
+        where = "on PATH" if engine == "llama-server" else "installed"
+        raise ToolkitError(f"{engine} is not {where}", hint=_ENGINES[engine][1])
+
+
+def resolved(spec: LlamaServerSpec) -> LlamaServerSpec:
+    """`spec` as it will be served: by which engine, where it says auto, and with one slot where that has only one.
+
+    Raises ToolkitError if the engine that was asked for is not installed, or none is.
+    """
+    engine = spec.engine
+    if engine == "auto":
+        engine = next(iter(engines()), "auto")
+        if engine == "auto":
+            raise ToolkitError("there is no llama.cpp to serve GGUF files", hint=_ENGINES["xllamacpp"][1])
+    require(engine)
+    return replace(spec, engine=engine, slots=1 if engine == "llama-cpp-python" else spec.slots)
+
+
 def command(spec: LlamaServerSpec) -> list[str]:
     """The argument list of the child that serves `spec`; it ends when its parent does.
 
     Raises ToolkitError if the engine that was asked for is not installed.
     """
-    native = shutil.which("llama-server") if spec.engine in ("auto", "llama-server") else None
-    if spec.engine == "llama-server" and native is None:
-        raise ToolkitError("llama-server is not on PATH", hint="set llamacpp.engine: xllamacpp in gateway.yaml")
-    if native:
+    spec = resolved(spec)
+    if spec.engine == "llama-server":
+        native = shutil.which("llama-server") or "llama-server"
         return python_module("gateway.lifeline", "--", native, *arguments(spec), "--jinja", "--no-webui")
-    return python_module("gateway.upstreams.xllamacpp_server", *arguments(spec))
+    child = "llama_cpp_python_server" if spec.engine == "llama-cpp-python" else "xllamacpp_server"
+    return python_module(f"gateway.upstreams.{child}", *arguments(spec))
 
 
 def arguments(spec: LlamaServerSpec) -> list[str]:

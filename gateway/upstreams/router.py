@@ -21,7 +21,7 @@ from gateway.lifeline import watch
 from gateway.models import fit, gguf, machine
 from gateway.models.architecture import from_header
 from gateway.process import Child, free_port, python_module
-from gateway.upstreams.llamacpp import LlamaServerSpec, command
+from gateway.upstreams.llamacpp import LlamaServerSpec, command, resolved
 from gateway.upstreams.served import Price
 from toolkit.core.errors import ToolkitError
 from toolkit.core.paths import state_dir
@@ -91,7 +91,7 @@ class _Model:
             split_of,
         )  # brings an HTTP client along, which other users of this file do without
 
-        self.spec = spec
+        self.spec = spec = resolved(spec)
         header = gguf.read_file(spec.gguf)
         weights = sum(part.stat().st_size for part in split_of(spec.gguf))
         projector = spec.mmproj.stat().st_size if spec.mmproj else 0

@@ -1,7 +1,9 @@
 """What all discoveries share: one bounded question to a server that may not be there, and the form of the answer."""
 
+import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from gateway.upstreams.served import ServedModel
 
@@ -59,3 +61,12 @@ def items(document: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
 def count(value: object) -> int | None:
     """`value` if it is a positive whole number, as a context length must be."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the server at `url` is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from gateway.lifeline import watch
+from gateway.upstreams.server_options import cores, parse
 
 
 def parameters(options: argparse.Namespace) -> Any:
@@ -25,7 +26,7 @@ def parameters(options: argparse.Namespace) -> Any:
     params.port = options.port
     params.n_ctx = options.ctx_size
     params.n_parallel = options.parallel
-    params.cpuparams.n_threads = options.threads or _cores()
+    params.cpuparams.n_threads = options.threads or cores()
     params.n_gpu_layers = options.n_gpu_layers
     params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, _KV[options.cache_type_k])
     params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, _FLASH[options.flash_attn])
@@ -47,36 +48,9 @@ _FLASH = {
 }
 
 
-def _cores() -> int:
-    """Cores this process may use: a second thread on the same core only slows llama.cpp down."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="gateway.upstreams.xllamacpp_server")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--alias", required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ctx-size", type=int, required=True)
-    parser.add_argument("--parallel", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--n-gpu-layers", type=int, default=-1)
-    parser.add_argument("--cache-type-k", choices=_KV, default="f16")
-    parser.add_argument("--cache-type-v", choices=_KV, default="f16")
-    parser.add_argument("--flash-attn", choices=_FLASH, default="auto")
-    parser.add_argument("--cache-ram", type=int, default=512)
-    parser.add_argument("--mmproj")
-    parser.add_argument("--verbosity", type=int, default=3)
-    return parser.parse_args(arguments)
-
-
 def main(arguments: list[str]) -> int:
     """Serve until SIGTERM or SIGINT, or until the parent is gone."""
-    options = _options(arguments)
+    options = parse("gateway.upstreams.xllamacpp_server", arguments)
     watch()
     stopping = threading.Event()
 

@@ -7,7 +7,7 @@ import pytest
 from gateway import doctor
 from gateway.doctor import Contexts, compare
 from gateway.models import store
-from gateway.settings import Settings
+from gateway.settings import LlamaServer, Settings
 from tests.conftest import LiveGateway, only_builtin
 
 
@@ -25,7 +25,10 @@ def test_four_contexts_that_agree_are_well() -> None:
 
 def test_a_server_that_holds_less_than_is_announced_is_wrong() -> None:
     assert levels(held=4096) == [("wrong", AGAIN)]
-    assert levels(held=4096, upstream="ollama") == [("wrong", "toolkit models pull ollama:m --context 8192")]
+
+
+def test_an_ollama_that_holds_what_another_program_asked_for_is_noted_with_the_way_to_unload_it() -> None:
+    assert levels(held=4096, upstream="ollama", tag="gemma4:e4b") == [("note", "ollama stop gemma4:e4b")]
 
 
 def test_a_client_told_too_much_is_wrong_and_one_told_too_little_is_noted() -> None:
@@ -69,6 +72,30 @@ def test_without_a_gateway_it_says_what_to_type() -> None:
     found = doctor.examine(quiet_settings())
     assert [one.mend for one in found.findings if one.area == "gateway"] == ["toolkit gateway up"]
     assert found.contexts == ()
+
+
+def test_an_engine_that_gateway_yaml_asks_for_and_is_not_here_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = quiet_settings().model_copy(update={"llamacpp": LlamaServer(engine="llama-server")})
+    monkeypatch.setattr(doctor.llamacpp.shutil, "which", lambda name: None)
+    (wrong,) = [one for one in doctor.examine(asking).findings if one.level == "wrong"]
+    assert (wrong.said, wrong.mend) == (
+        "llama-server is not on PATH",
+        "set llamacpp.engine: xllamacpp in gateway.yaml",
+    )
+
+
+def test_what_llama_cpp_python_cannot_do_is_said_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.llamacpp, "engines", lambda: ["xllamacpp", "llama-cpp-python"])
+
+    def said(settings: Settings) -> list[str]:
+        return [one.said for one in doctor.examine(settings).findings if one.area == "engine" and one.level == "note"]
+
+    assert said(quiet_settings()) == []
+    (note,) = said(quiet_settings().model_copy(update={"llamacpp": LlamaServer(engine="llama-cpp-python")}))
+    assert "one request at a time" in note
+    assert "forces no tool call" in note
+    monkeypatch.setattr(doctor.llamacpp, "engines", lambda: ["llama-cpp-python"])
+    assert len(said(quiet_settings())) == 1
 
 
 def test_a_model_folder_without_a_receipt_is_wrong() -> None:

@@ -39,7 +39,9 @@ def test_the_commented_models_of_the_example_are_valid_and_name_every_option() -
     models = yaml.safe_load(uncommented)["models"]
     settings = Settings.model_validate({"models": models})
     named = {key for model in models for key in model}
-    assert named | {"threads", "gpu_layers", "kv"} == set(type(settings.models[0]).model_fields)
+    assert named | {"engine", "threads", "gpu_layers", "kv", "flash_attention"} == set(
+        type(settings.models[0]).model_fields
+    )
 
 
 def test_file_then_environment_then_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +84,13 @@ def test_what_cannot_be_meant_is_refused_by_its_path(tmp_path: Path, text: str, 
         load_settings(write(tmp_path, text))
     assert says in caught.value.message
     assert caught.value.hint
+
+
+def test_a_bare_on_or_off_is_flash_attention_and_not_the_truth_that_yaml_makes_of_it(tmp_path: Path) -> None:
+    text = "llamacpp: {flash_attention: off}\nmodels: [{name: a, gguf: x, flash_attention: on}, {name: b, gguf: x}]"
+    found = load_settings(write(tmp_path, text))
+    assert found.llamacpp.flash_attention == "off"
+    assert [model.flash_attention for model in found.models] == ["on", None]
 
 
 def test_a_missing_or_binary_file_is_one_clear_error(tmp_path: Path) -> None:

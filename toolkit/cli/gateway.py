@@ -110,7 +110,7 @@ def show_config(config: Config = None, json: Json = False) -> None:
 
     from gateway.litellm_config import build
     from gateway.settings import load_settings
-    from gateway.upstreams import discover_all, served_by
+    from gateway.upstreams.discovery import discover_all, served_by
 
     out = Output(json=json)
     settings = load_settings(config)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +10,9 @@ from toolkit.cli.output import Json, Output, Progress, Quiet, Yes
 from toolkit.core.errors import ToolkitError, UsageError
 
 if TYPE_CHECKING:
+    from gateway.models.catalogue import Catalogue, Entry
     from gateway.models.fit_report import FitReport
+    from gateway.models.store import Receipt
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, check, pull, verify and serve models.")
 
@@ -34,7 +35,7 @@ def list_models(
     """Show the catalogue, what fits this machine, and what is installed where."""
     from gateway.models import catalogue, machine, overview
     from gateway.settings import load_settings
-    from gateway.upstreams import discover_all
+    from gateway.upstreams.discovery import discover_all
 
     out = Output(json=json, quiet=quiet)
     settings = load_settings()
@@ -64,13 +65,12 @@ def fit(
     Exit code 1 if it does not fit.
     """
     from gateway.models import catalogue, fit_report, machine
-    from toolkit.core.units import parse_context
 
     out = Output(json=json)
     _known_kv(kv)
     subject = fit_report.resolve(model, quant, catalogue.read())
     here = machine.look()
-    found = fit_report.report(subject, here, context=parse_context(context) if context else None, slots=slots, kv=kv)
+    found = fit_report.report(subject, here, context=_tokens(context), slots=slots, kv=kv)
     room = here.room()
     out.result(
         {"machine": here, "room": room, **_document(found)}, human=_fit_text(found, room.ram, room.vram, room.unified)
@@ -92,7 +92,7 @@ def pull(
     quiet: Quiet = False,
 ) -> None:
     """Get a model: says size, place and fit first; interrupted, the same command goes on where it stopped."""
-    from gateway.models import catalogue, machine
+    from gateway.models import catalogue, machine, store
     from gateway.models import pull as pulling
     from toolkit.core.units import format_bytes
 
@@ -101,10 +101,17 @@ def pull(
         raise UsageError(f"{via!r} is no way to pull", hint="--via gguf, or --via ollama")
     known = catalogue.read()
     if model.startswith("ollama:") or via == "ollama":
-        _pull_by_ollama(out, model, context, known)
+        if quant is not None:
+            raise UsageError("Ollama's tags name their quantisation: --quant is not for them", hint="leave out --quant")
+        _pull_by_ollama(out, model, _tokens(context), known, anyway)
         return
-    if model.endswith(".gguf"):
-        path = Path(model).expanduser().absolute()
+    if context is not None:
+        raise UsageError(
+            "a GGUF holds any context: --context is for Ollama's tags",
+            hint=f"toolkit models serve {model} --context {context}",
+        )
+    path = store.as_path(model)
+    if path is not None:
         with _watching(out, path.name, path.stat().st_size if path.is_file() else None) as watcher:
             receipt = pulling.adopt(path, watcher)
     else:
@@ -128,34 +135,38 @@ def pull(
         pulling.refuse_without_space(planned)
         with _watching(out, planned.name, planned.size) as watcher:
             receipt = pulling.fetch(planned, watcher)
-    if not receipt.verified_by_source and not model.endswith(".gguf"):
+    if not receipt.verified_by_source and path is None:
         out.warn("the hub gives no digest for this file: what came is recorded, but could not be held against it")
     out.result(receipt, human=f"{receipt.name} is in {receipt.folder}", quiet=receipt.name)
 
 
 @app.command()
 def show(name: Name, json: Json = False) -> None:
-    """Show where a pulled model came from, its files, and what its header says."""
-    from gateway.models import gguf, store
+    """Show where a pulled model came from, its files and what its header says; of another, what the catalogue knows."""
+    from gateway.models import builtin, catalogue, gguf, store
     from gateway.models.architecture import from_header
-    from gateway.models.builtin import BALANCED, SKEWED
     from toolkit.core.units import format_bytes
 
     out = Output(json=json)
-    builtin = {path.stem.removesuffix("-q8_0"): path for path in (BALANCED, SKEWED)}
-    if name in builtin:
-        header = gguf.read_file(builtin[name])
-        shape = from_header(header)
-        document = {"name": name, "file": builtin[name], "architecture": shape}
-        about = f"{name}  shipped with the toolkit; its card: {builtin[name].parent / 'README.md'}"
-        out.result(document, human=f"{about}\nmodel     {shape.name}, trained with a context of {shape.context:,}")
+    if name in builtin.FILES:
+        file = builtin.FILES[name]
+        shape = from_header(gguf.read_file(file))
+        about = f"{name}  shipped with the toolkit; its card: {file.parent / 'README.md'}"
+        out.result(
+            {"name": name, "file": file, "architecture": shape},
+            human=f"{about}\nmodel     {shape.name}, trained with a context of {shape.context:,}",
+        )
         return
-    receipt = store.find(name)
-    header = gguf.read_file(receipt.path)
-    shape = from_header(header)
+    entry = catalogue.read().models.get(name.lower())
+    if entry is not None and store.lookup(name) is None:
+        out.result({"name": name.lower(), "catalogue": entry}, human=_entry_text(name.lower(), entry))
+        return
+    receipt = _kept(name)
+    shape = from_header(gguf.read_file(receipt.path))
+    came = " ".join(part for part in (receipt.repository or receipt.source, receipt.revision[:12]) if part)
     lines = [
         f"{receipt.name}  {format_bytes(receipt.size)}  {receipt.licence or 'licence not stated'}",
-        f"from      {receipt.repository or receipt.source} {receipt.revision[:12]}, {receipt.pulled}",
+        f"from      {came}, {receipt.pulled}",
         f"model     {shape.name}, trained with a context of {shape.context:,}",
         *(f"{file.role:9} {receipt.folder / file.file}  sha256 {file.sha256[:16]}..." for file in receipt.files),
     ]
@@ -165,14 +176,15 @@ def show(name: Name, json: Json = False) -> None:
 @app.command()
 def verify(name: Name, json: Json = False, quiet: Quiet = False) -> None:
     """Hold a pulled model's files against its receipt. Exit code 1 if anything differs."""
-    from gateway.models import gguf, store
+    from gateway.models import builtin, gguf, store
 
     out = Output(json=json, quiet=quiet)
-    if name.endswith(".gguf"):
-        header = gguf.read_file(Path(name).expanduser())
+    path = builtin.FILES.get(name) or store.as_path(name)
+    if path is not None:
+        header = gguf.read_file(path)
         out.result({"name": name, "faults": []}, human=f"{name} is a whole GGUF file: {len(header.tensors)} tensors")
         return
-    receipt = store.find(name)
+    receipt = _kept(name)
     with _watching(out, receipt.name, receipt.size) as watcher:
         faults = store.verify(receipt, watcher.advance)
     if json:
@@ -189,11 +201,15 @@ def verify(name: Name, json: Json = False, quiet: Quiet = False) -> None:
 @app.command()
 def remove(name: Name, yes: Yes = False, quiet: Quiet = False) -> None:
     """Delete a pulled model."""
-    from gateway.models import store
+    from gateway.models import builtin, store
     from toolkit.core.units import format_bytes
 
     out = Output(quiet=quiet)
-    receipt = store.find(name)
+    if name in builtin.FILES:
+        raise UsageError(
+            f"{name} is shipped with the toolkit and not removed", hint="set discover.builtin: false in gateway.yaml"
+        )
+    receipt = _kept(name)
     out.confirm(f"Delete {receipt.name} ({format_bytes(receipt.size)}) in {receipt.folder}?", yes=yes)
     out.note(f"{format_bytes(store.remove(receipt))} freed")
 
@@ -203,44 +219,92 @@ def serve(
     model: Annotated[str, typer.Argument(help="A pulled model, a built-in one, or a .gguf file.")],
     context: Context = None,
     slots: Slots = 1,
-    kv: Kv = "f16",
+    kv: Annotated[
+        str | None, typer.Option(help="Type of the KV cache: f16, q8_0 or q4_0; default: as gateway.yaml says.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    engine: Annotated[
+        str | None, typer.Option(help="llama-server, xllamacpp or llama-cpp-python; default: as gateway.yaml says.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Serve one model by llama.cpp alone, without the gateway, until Ctrl-C."""
     from gateway.models import serving
     from gateway.settings import load_settings
-    from toolkit.core.units import parse_context
 
     out = Output(quiet=quiet)
-    _known_kv(kv)
+    if kv is not None:
+        _known_kv(kv)
     spec = serving.spec(
-        model, load_settings(), context=parse_context(context) if context else None, slots=slots, kv=kv, port=port
+        model,
+        load_settings(),
+        context=_tokens(context),
+        slots=slots,
+        kv=kv,
+        port=port,
+        engine=_known_engine(engine),
     )
-    with serving.running(spec) as url:
-        out.note(f"{spec.name} at {url}/v1, a context of {spec.context:,} for each of {spec.slots}; Ctrl-C ends it")
+    if spec.slots < slots:
+        out.warn(f"{spec.engine} answers one request at a time: one slot, not {slots}")
+
+    def warn_if_short() -> None:
+        short = serving.shortage(spec)
+        if short:
+            out.warn(short)
+
+    with serving.running(spec, warn_if_short) as url:
+        out.note(
+            f"{spec.name} at {url}/v1 by {spec.engine}, a context of {spec.context:,} for each of {spec.slots}; "
+            "Ctrl-C ends it"
+        )
         out.result(None, human=f"{url}/v1", quiet=f"{url}/v1")
         serving.until_stopped()
 
 
-def _pull_by_ollama(out: Output, model: str, context: str | None, known: Any) -> None:
-    from gateway.models import ollama_library
+def _tokens(context: str | None) -> int | None:
+    """A context as it was typed, refused where no model could be asked anything."""
+    from toolkit.core.units import parse_context
+
+    tokens = parse_context(context) if context is not None else None
+    if tokens is not None and tokens < 256:
+        raise UsageError(f"a context of {tokens} tokens is too small to ask anything", hint="--context 8k")
+    return tokens
+
+
+def _kept(name: str) -> "Receipt":
+    """The pulled model of that name. Raises ToolkitError that says how to get it, UsageError for an unknown name."""
+    from gateway.models import catalogue, store
+
+    if store.lookup(name) is None and name.partition(":")[0].lower() in catalogue.read().models:
+        raise catalogue.not_pulled(name)
+    return store.find(name)
+
+
+def _pull_by_ollama(out: Output, model: str, context: int | None, known: "Catalogue", anyway: bool) -> None:
+    from gateway.models import machine, ollama_library
     from gateway.settings import load_settings
     from gateway.upstreams.ollama import server
-    from toolkit.core.units import format_bytes, parse_context
+    from toolkit.core.units import format_bytes
 
     tag = model.removeprefix("ollama:")
-    size = None
+    if not tag:
+        raise UsageError("ollama: names no model", hint="toolkit models pull ollama:gemma4:e4b")
+    entry: Entry | None
     if not model.startswith("ollama:") and "/" not in model:
         entry = known.find(model)
         if entry.ollama is None:
             raise UsageError(f"the catalogue has no Ollama tag of {model}", hint=f"toolkit models pull {model}")
-        tag, size = entry.ollama.tag, entry.ollama.size
+        tag = entry.ollama.tag
+    else:
+        entry = next((one for one in known.models.values() if one.ollama and one.ollama.tag == tag), None)
+    size = entry.ollama.size if entry is not None and entry.ollama else None
     base = server(load_settings())
     out.note(f"{tag} through Ollama at {base}" + (f": about {format_bytes(size)}" if size else ""))
+    if entry is not None and not anyway:
+        ollama_library.refuse_if_too_large(model, entry, context, machine.look().room(), base)
     with _watching(out, tag, size) as watcher:
         ollama_library.pull(tag, base, watcher)
-    name = ollama_library.derive(tag, parse_context(context), base) if context else tag
+    name = ollama_library.derive(tag, context, base) if context else tag
     out.result({"name": name, "at": base}, human=f"{name} is at Ollama ({base})", quiet=name)
 
 
@@ -266,6 +330,13 @@ def _watching(out: Output, what: str, total: int | None) -> Iterator[_Watcher]:
 def _known_kv(kv: str) -> None:
     if kv not in ("f16", "q8_0", "q4_0"):
         raise UsageError(f"{kv!r} is no type of KV cache", hint="--kv f16, q8_0 or q4_0")
+
+
+def _known_engine(engine: str | None) -> Any:
+    known = ("auto", "llama-server", "xllamacpp", "llama-cpp-python")
+    if engine not in (None, *known):
+        raise UsageError(f"{engine!r} is no engine", hint=f"--engine {', '.join(known)}")
+    return engine
 
 
 def _document(found: "FitReport") -> dict[str, Any]:
@@ -305,6 +376,28 @@ def _fit_text(found: "FitReport", ram: int, vram: int, unified: bool) -> str:
     known = found.known_from if found.exact else f"{found.known_from}; the compute buffer is a guess"
     lines.append(f"known from {known}")
     return "\n".join(lines)
+
+
+def _entry_text(name: str, entry: "Entry") -> str:
+    from toolkit.core.units import format_bytes
+
+    sampling = ", ".join(f"{key} {value}" for key, value in entry.sampling if value is not None)
+    facts = [
+        ("licence", entry.licence),
+        ("size", entry.parameters),
+        ("reads", ", ".join(entry.modalities)),
+        ("good for", ", ".join(entry.roles)),
+        ("context", f"{entry.context:,}"),
+        ("sampling", sampling),
+        *(
+            ("GGUF", f"{one.repository}:{one.quant}" + (f"  {format_bytes(one.size)}" if one.size else ""))
+            for one in entry.gguf
+        ),
+        ("Ollama", entry.ollama.tag if entry.ollama else ""),
+        *(("unverified", what) for what in entry.unverified),
+    ]
+    lines = [f"{what:11}{value}" for what, value in facts if value]
+    return "\n".join([f"{entry.title}, not pulled: toolkit models pull {name}", *lines])
 
 
 def _overview(out: Output, offered: Any, have: Any) -> Any:

@@ -13,7 +13,8 @@ from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from agents.experiments.compare import Difference
-    from agents.experiments.quant import Distance, Profile
+    from agents.experiments.logits import Exact
+    from agents.experiments.quant import Distance, Profile, Speed
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure what a quantisation costs.")
 
@@ -33,37 +34,50 @@ def compare(
         str, typer.Option(help="Suite for accuracy and tool choice; none to leave it out.")
     ] = "five-tools",
     tasks: Annotated[int | None, typer.Option(min=2, help="Use so many tasks of the suite.")] = None,
+    engine: Annotated[
+        str,
+        typer.Option(help="Who reads the text: server, llama-cpp-python (the whole vocabulary), or auto."),
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Threads of llama.cpp; 0: one a core.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two quantisations: memory, speed, next tokens, perplexity, accuracy and tool choice."""
+    """Compare two quantisations: memory, speed, next tokens, perplexity, accuracy and tool choice.
+
+    llama-cpp-python, where it is installed, reads the text in this process and gives the divergence over the whole
+    vocabulary; a server names the likeliest tokens only, one place at a time, and gives a lower bound.
+    """
     from agents.experiments.analysis import plain
     from agents.experiments.compare import compare as compared
     from agents.experiments.compare import entries
-    from agents.experiments.quant import distance
+    from agents.experiments.quant import Profile, distance
     from agents.experiments.quant_report import write_quant_report
     from toolkit.core.paths import bundled
 
     sink = Output(json=json, quiet=quiet)
     if first.resolve() == second.resolve():
         raise UsageError("both files are the same", hint=f"toolkit quant compare {first} OTHER.gguf")
+    in_process = _in_process(engine)
     source = text or bundled("quant/text.txt")
     try:
         told = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{source} cannot be read as text: {error}", hint=f"file {source}") from None
     folder = out or Path("out") / f"quant-{first.stem}-{second.stem}"
+    exact = _exact(sink, (first, second), told, tokens, threads, folder) if in_process else None
     found: list[Profile] = []
     memory: list[int] = []
     for number, path in enumerate((first, second)):
         with _served(path, threads, folder / f"server-{number + 1}.log") as (url, peak):
-            found.append(_profile(sink, url, path.name, told, tokens))
+            if exact is None:
+                found.append(_profile(sink, url, path.name, told, tokens))
+            else:
+                found.append(Profile(*_speed(url, told), exact.perplexities[number]))
             if suite != "none":
                 _choices(sink, url, path, suite, tasks, folder / str(number + 1))
             memory.append(peak())
-    far = distance(found[0], found[1])
+    far = distance(found[0], found[1]) if exact is None else exact.distance
     paired = compared(entries([folder / "1", folder / "2"])) if suite != "none" else []
     sizes = [path.stat().st_size for path in (first, second)]
     document = {
@@ -77,9 +91,42 @@ def compare(
     rows = [*_alone(found, memory, sizes), *_apart(far, paired)]
     columns = ["", first.name, second.name, "DIFFERENCE"]
     again = f"toolkit quant compare {first} {second}" + (f" --text {text}" if text else "")
+    again += f" --engine {'server' if exact is None else 'llama-cpp-python'}"
     page = write_quant_report(folder, (first.name, second.name), rows, far, paired, document, again)
     sink.result(document | {"report": str(page)}, human=sink.table(columns, rows), quiet=str(page))
     sink.note(f"report: {page}")
+
+
+def _in_process(engine: str) -> bool:
+    """Whether llama-cpp-python reads the text. Raises UsageError if it is asked for and not there."""
+    from agents.experiments.logits import available
+
+    if engine not in ("auto", "server", "llama-cpp-python"):
+        raise UsageError(f"{engine!r} reads no texts", hint="--engine auto, server or llama-cpp-python")
+    if engine == "llama-cpp-python" and not available():
+        raise UsageError("llama-cpp-python is not installed", hint="make llama-cpp-python, or --engine server")
+    return engine != "server" and available()
+
+
+def _exact(sink: Output, files: tuple[Path, Path], text: str, tokens: int, threads: int, scratch: Path) -> "Exact":
+    from agents.experiments.logits import read_exactly
+
+    with sink.progress("next tokens of both", total=None, unit="tokens") as bar:
+        last = 0
+
+        def step(done: int, total: int) -> None:
+            nonlocal last
+            bar.of(total)
+            bar.advance(done - last)
+            last = done
+
+        return read_exactly(*files, text, tokens=tokens, threads=threads, scratch=scratch, step=step)
+
+
+def _speed(url: str, text: str) -> "Speed":
+    from agents.experiments.quant import speed
+
+    return asyncio.run(speed(url, text))
 
 
 @contextmanager
@@ -185,7 +232,7 @@ def _apart(far: "Distance", paired: "list[Difference]") -> list[tuple[str, ...]]
         return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
 
     rows: list[tuple[str, ...]] = [("perplexity, paired", "", "", f"x{interval(far.perplexity_ratio)}")]
-    rows.append(("KL divergence, nats", "", "", interval(far.divergence)))
+    rows.append(("KL divergence, nats", "", "", ("" if far.exact else "at least ") + interval(far.divergence)))
     rows += [(f"same top {top} (Jaccard)", "", "", interval(estimate)) for top, estimate in far.jaccard.items()]
     rows += [(d.measure, "", "", f"{points(d.difference)}, Holm {p_text(d.holm)}") for d in paired]
     return rows

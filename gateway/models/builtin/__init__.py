@@ -4,3 +4,4 @@ from pathlib import Path
 
 BALANCED = Path(__file__).with_name("toolkit-tiny-q8_0.gguf")
 SKEWED = Path(__file__).with_name("toolkit-tiny-skewed-q8_0.gguf")
+FILES = {path.stem.removesuffix("-q8_0"): path for path in (BALANCED, SKEWED)}

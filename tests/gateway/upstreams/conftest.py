@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.models.builtin import BALANCED
 from gateway.process import Child, free_port
 from gateway.settings import Settings
-from gateway.upstreams.discovery import BUILTIN
 from gateway.upstreams.llamacpp import LlamaServerSpec, command, spec_for
 
 
@@ -31,7 +31,7 @@ class LlamaServer:
 
 @pytest.fixture(scope="session")
 def model_file() -> Path:
-    return BUILTIN / "toolkit-tiny-q8_0.gguf"
+    return BALANCED
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Settings
-from gateway.upstreams import discover_all, hosted
+from gateway.settings import LlamaServer, Settings
+from gateway.upstreams import hosted, llamacpp
+from gateway.upstreams.discovery import discover_all
 from gateway.upstreams.served import Price
 from tests.gateway.upstreams.ollama_standin import Tag, local_ollama
 from toolkit.core.errors import ToolkitError, UsageError
@@ -200,3 +201,13 @@ def test_a_model_of_the_settings_whose_key_is_not_set_is_refused() -> None:
 def test_a_model_of_the_settings_whose_file_is_gone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match="there is no file"):
         discover_all(settings([{"name": "x", "gguf": str(tmp_path / "gone.gguf")}]))
+
+
+def test_an_engine_that_is_not_installed_is_said_before_anything_starts(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llamacpp.shutil, "which", lambda name: None)
+    one = settings([{"name": "x", "gguf": str(model_file), "engine": "llama-server"}])
+    for asking in (one, settings().model_copy(update={"llamacpp": LlamaServer(engine="llama-server")})):
+        with pytest.raises(ToolkitError, match="llama-server is not on PATH"):
+            discover_all(asking)

@@ -16,7 +16,7 @@ import pytest
 from gateway.process import Child, free_port
 from gateway.settings import Model, Settings
 from gateway.upstreams import llamacpp
-from gateway.upstreams.llamacpp import LlamaServerSpec, command, served, spec_for
+from gateway.upstreams.llamacpp import LlamaServerSpec, command, resolved, served, spec_for
 from tests.gateway.upstreams.conftest import LlamaServer
 from toolkit.core.errors import ToolkitError, UsageError
 
@@ -184,6 +184,24 @@ def test_a_native_server_on_path_is_used_under_a_lifeline(
     assert "gateway.upstreams.xllamacpp_server" in command(replace(spec, engine="xllamacpp"))
 
 
-def test_an_engine_that_is_asked_for_but_missing_is_said(model_file: Path) -> None:
-    with pytest.raises(ToolkitError, match="llama-server is not on PATH"):
-        command(LlamaServerSpec(model_file, "x", port=1, engine="llama-server"))
+def test_an_engine_that_is_asked_for_but_missing_is_said(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(llamacpp, "find_spec", lambda name: None)
+    for engine, said in (("llama-server", "is not on PATH"), ("llama-cpp-python", "is not installed")):
+        with pytest.raises(ToolkitError, match=f"{engine} {said}") as caught:
+            command(LlamaServerSpec(model_file, "x", port=1, engine=engine))  # type: ignore[arg-type]
+        assert caught.value.hint
+    with pytest.raises(ToolkitError, match="there is no llama") as caught:
+        command(LlamaServerSpec(model_file, "x", port=1))
+    assert caught.value.hint == "pip install xllamacpp"
+
+
+def test_llama_cpp_python_is_the_last_choice_and_has_one_slot(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(llamacpp, "find_spec", lambda name: object() if name == "llama_cpp" else None)
+    found = resolved(LlamaServerSpec(model_file, "x", slots=4))
+    assert (found.engine, found.slots) == ("llama-cpp-python", 1)
+    monkeypatch.setattr(llamacpp, "find_spec", lambda name: object())
+    assert resolved(LlamaServerSpec(model_file, "x", slots=4)).engine == "xllamacpp"

@@ -17,7 +17,7 @@ from benchmarks._made_models import KINDS, write
 from gateway.models import pull
 from gateway.process import Child, free_port
 from gateway.settings import Settings
-from gateway.upstreams import command_of, discover_all, served_by
+from gateway.upstreams.discovery import command_of, discover_all, served_by
 from gateway.upstreams.llamacpp import spec_for
 from gateway.upstreams.router import Resident, RouterSpec, _Model, router_command, to_unload
 from tests.gateway.models.conftest import Listener
