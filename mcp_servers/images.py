@@ -187,6 +187,8 @@ def build(options: argparse.Namespace) -> ToolServer:
     """The server for parsed flags. Raises UsageError."""
     if not options.url.startswith(("http://", "https://")):
         raise UsageError(f"{options.url} is not a URL", hint=f"--url {DEFAULT_URL}")
+    if not 0 < options.seconds <= 3600:
+        raise UsageError(f"--seconds must be in (0, 3600], not {options.seconds:g}", hint=f"--seconds {SECONDS:g}")
     folder = Path(options.save).expanduser().absolute() if options.save else private_dir(data_dir() / "images")
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", hint=f"mkdir -p {folder}")

@@ -8,6 +8,7 @@ import asyncio
 import hmac
 import logging
 import os
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,15 +16,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import litellm
+from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
-from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import (
+    LiteLLM_ObjectPermissionTable,
+    LitellmUserRoles,
+    ProxyException,
+    SpecialMCPServerNames,
+    UserAPIKeyAuth,
+)
 
 from gateway.keys import estimate, refusals
 from gateway.keys.admission import Ask, Price, Reason, matches
 from gateway.keys.ledger import Ledger
-from gateway.keys.routes import ACCOUNTED, ANTHROPIC, MCP, client_name, is_open
-from gateway.keys.store import Call, Refused, StoreUnavailable, Usage
-from gateway.mcp import ENABLED
+from gateway.keys.routes import ACCOUNTED, ANTHROPIC, MCP, client_name, is_open, tool_model
+from gateway.keys.store import Admitted, Call, KeyStore, Refused, StoreUnavailable, Usage
+from gateway.mcp import NAMES
 
 log = logging.getLogger("toolkit.keys")
 
@@ -33,6 +41,7 @@ UNKNOWN_PRICE = "TOOLKIT_UNKNOWN_PRICE"
 REPORT_SECONDS = 5.0
 LONGEST_NAME = 255
 MCP_CALL = "call_mcp_tool"  # LiteLLM's name
+FREE = Ask(prompt=0, answer=0, price=Price(0, 0), clippable=False)
 KEY_ID = "toolkit_key_id"
 PATTERNS = "toolkit_models"
 REFUSAL = "toolkit_refusal"
@@ -94,10 +103,13 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
             raise refusal
         # Raised here, an error always has OpenAI's shape: the hook before the call gives it Anthropic's.
         return _caller(api_key, path, {REFUSAL: found})
-    if not is_open(method, path) or (path == MCP and ENABLED not in os.environ):
+    if not is_open(method, path) or (path == MCP and NAMES not in os.environ):
         raise ProxyException(f"The route {path} is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 403)
     known = {KEY_ID: found.id, PATTERNS: found.models}
-    return _caller(api_key, path, known, name=found.name, models=list(_allowed(_router(), found.models)))
+    caller = _caller(api_key, path, known, name=found.name, models=list(_allowed(_router(), found.models)))
+    if path == MCP:
+        caller.object_permission = _servers(found.models)
+    return caller
 
 
 @dataclass
@@ -136,7 +148,8 @@ class KeyHooks(CustomLogger):
         known = user_api_key_dict.metadata
         if REFUSAL in known:
             raise _refusal(known[REFUSAL], anthropic=anthropic, now=ledger.store.clock())
-        if call_type == MCP_CALL:  # costs nothing, and the key was checked when the request came
+        if call_type == MCP_CALL:
+            await _enter_tool_call(known, data)
             return data
         call_id, model, key_id = data.get("litellm_call_id"), data.get("model"), known.get(KEY_ID)
         named = isinstance(model, str) and len(model) <= LONGEST_NAME
@@ -259,6 +272,41 @@ def _caller(
         models=models or [],
         metadata=known,
     )
+
+
+def _servers(patterns: tuple[str, ...]) -> LiteLLM_ObjectPermissionTable:
+    """The MCP servers that a key with these patterns may list and call, as LiteLLM enforces it."""
+    usable = [name for name in os.environ[NAMES].split(",") if matches(tool_model(name), patterns)]
+    none = [SpecialMCPServerNames.no_mcp_servers.value]
+    return LiteLLM_ObjectPermissionTable(object_permission_id="", mcp_servers=usable or none)
+
+
+async def _enter_tool_call(known: dict[str, Any], data: dict[str, Any]) -> None:
+    """Enter a call of a tool in the books: it costs nothing, and is one of the key's requests of this minute.
+
+    Raises HTTPException, the only error of a hook that LiteLLM passes to an MCP client as it is.
+    """
+    ledger, key_id = _ledger(), known[KEY_ID]
+    headers = (data.get("metadata") or {}).get("headers") or {}
+    call = Call(
+        id=str(uuid.uuid4()),
+        model=tool_model(str(data.get("mcp_server_name"))),
+        route=MCP,
+        client=client_name(headers.get("user-agent", "")),
+        streamed=False,
+    )
+
+    def enter(store: KeyStore) -> Admitted | Refused:
+        admitted = store.admit(key_id, call, FREE, ledger.owner)
+        store.settle(call.id, Usage())
+        return admitted
+
+    try:
+        entered = await ledger.run(enter)
+    except StoreUnavailable as error:
+        raise HTTPException(503, _unavailable(error).message) from None
+    if isinstance(entered, Refused):
+        raise HTTPException(429, refusals.sentence(entered, model=call.model, now=ledger.store.clock()))
 
 
 def _router() -> Any:

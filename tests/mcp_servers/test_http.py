@@ -10,7 +10,9 @@ import httpx
 import psutil
 import pytest
 from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 
+from mcp_servers.__main__ import main
 from mcp_servers.catalogue import SERVERS
 from tests.mcp_servers.calls import CALLS, check
 from tests.mcp_servers.conftest import Started
@@ -78,3 +80,35 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(server: Callable[..., Starte
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert done.stdout == ""
+
+
+async def test_with_a_token_only_those_who_send_it_are_served(
+    server: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MCP_TOKEN", "the-token")
+    with serving(server("files", "--token", "env:MCP_TOKEN")) as (_, url):
+        for given in ("", "the-token", "Bearer", "Bearer the-toke", "Bearer the-token2", "Bearer \xff"):
+            async with httpx.AsyncClient(headers=HEADERS, trust_env=False) as stranger:
+                answer = await stranger.post(url, json=PING, headers={"Authorization": given.encode("latin-1")})
+            assert answer.status_code == 401, given
+        async with (
+            httpx.AsyncClient(headers={"Authorization": "Bearer the-token"}, trust_env=False) as known,
+            Client(streamable_http_client(url, http_client=known)) as client,
+        ):
+            await check(client, CALLS["files"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--http", "0", "--token", "the-token"], "--token must be a reference like env:MY_KEY"),
+        (["--http", "0", "--token", "env:MCP_TOKEN_NOT_SET"], "refers to MCP_TOKEN_NOT_SET, which is not set"),
+        (["--token", "env:MCP_TOKEN"], "a token is for HTTP"),
+    ],
+)
+def test_a_token_that_cannot_be_kept_is_refused(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_servers.server.log_without_content", lambda: None)
+    assert main(["prices", *options]) == 2
+    assert says in capsys.readouterr().err

@@ -276,7 +276,11 @@ def gone(processes: list[psutil.Process], within: float = 8) -> bool:
         (["files", "--root", "/nowhere"], 2, "there is no folder /nowhere"),
         (["files", "--http", "99999"], 2, "99999 is not a port"),
         (["python", "--isolation", "hope"], 2, "invalid choice"),
+        (["files", "--frob"], 2, "unrecognized arguments: --frob\nhint: toolkit mcp run files --help"),
         (["web", "--search", "brave"], 2, "BRAVE_API_KEY, which is not set"),
+        (["prices", "--per-minute", "0"], 2, "--per-minute must be at least 1, not 0"),
+        (["prices", "--coinbase", "nowhere"], 2, "nowhere is not a URL"),
+        (["images", "--seconds", "-1"], 2, "--seconds must be in (0, 3600], not -1"),
     ],
 )
 def test_a_wrong_start_is_one_sentence_on_stderr(
@@ -284,10 +288,7 @@ def test_a_wrong_start_is_one_sentence_on_stderr(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mcp_servers.server.log_without_content", lambda: None)
-    try:
-        ended = main(arguments)
-    except SystemExit as leaving:  # argparse
-        ended = int(str(leaving.code))
+    ended = main(arguments)
     said = capfd.readouterr()
     assert ended == code
     assert message in said.err
