@@ -256,6 +256,8 @@ class Tables:
                     yield _SqliteChange(database, name)
             return
         content = self.folders.read(place, limit=self.limits.file)
+        if kind == "csv":
+            _choose(sheet, [CSV_TABLE], place)
         change = (
             _CsvChange(content, place, self.limits)
             if kind == "csv"
