@@ -190,12 +190,15 @@ def search(
     except (regex.error, RecursionError) as error:
         raise Refusal(f"the regular expression is wrong: {error}", hint="escape it, or leave regex off") from None
     reach = LINE_SEARCHED if is_regex else MAX_FILE
+    one = folders.is_file(place)
+    if not one:
+        folders.entries(place)  # refuses what is no folder
     deadline = time.monotonic() + SEARCH_SECONDS
     found: list[Match] = []
     searched = 0
     editor = Editor(folders)
     try:
-        for entry in [place] if folders.is_file(place) else (item.place for item in folders.walk(place, limit=WALKED)):
+        for entry in [place] if one else (item.place for item in folders.walk(place, limit=WALKED)):
             if not fnmatch.fnmatchcase(entry.parts[-1], names) and not fnmatch.fnmatchcase(entry.name, names):
                 continue
             try:

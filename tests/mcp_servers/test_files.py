@@ -126,6 +126,10 @@ async def test_a_search_finds_texts_and_expressions(folder: Path) -> None:
     assert "the regular expression is wrong" in await refusal(folder, "search_files", text="(", regex=True)
 
 
+async def test_a_search_in_what_is_not_there_is_told(folder: Path) -> None:
+    assert "there is no folder gone" in await refusal(folder, "search_files", text="x", path="gone")
+
+
 async def test_an_expression_that_backtracks_without_end_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,22 @@ async def test_formulas_of_others_stay_and_none_is_brought_in(client: Sheets | C
 
 
 @pytest.mark.parametrize(
+    ("path", "told"), [("gone", "there is no folder gone"), ("notes.txt", "notes.txt is not a folder")]
+)
+async def test_what_holds_no_spreadsheets_is_told_and_not_listed_as_empty(client: Sheets, path: str, told: str) -> None:
+    assert told in await refusal(client, "list_spreadsheets", path=path)
+
+
+@pytest.mark.parametrize("file", ["sales.csv", "shop.xlsx", "people.sqlite"])
+async def test_a_cell_with_control_characters_is_refused(client: Sheets, folder: Path, file: str) -> None:
+    before = (folder / file).read_bytes()
+    column = "item" if file == "shop.xlsx" else "name"
+    text = await refusal(client, "append_rows", file=file, rows=[{column: "a\x00b\x1b[2J"}])
+    assert "no control characters" in text
+    assert (folder / file).read_bytes() == before
+
+
+@pytest.mark.parametrize(
     ("tool", "arguments"),
     [
         ("append_rows", {"rows": [{"name": "Zoe"}]}),
