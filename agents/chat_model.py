@@ -409,7 +409,7 @@ def _reply(document: Mapping[str, Any], latency: float, model: str, headers: Map
 
 
 def _whole(text: str) -> str:
-    """`text` with surrogate pairs joined that a stream had cut in two; half a pair becomes the replacement character."""
+    """`text` with the surrogate pairs joined that a stream cut in two; half a pair becomes the replacement sign."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

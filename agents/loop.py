@@ -18,7 +18,6 @@ from agents.orders import Order, as_given
 from agents.tool_arguments import checked
 from agents.tool_host import Tool, ToolHost, ToolResult
 from agents.trace import MemoryTrace, Trace, versions
-from toolkit.core.errors import ToolkitError
 from toolkit.core.units import format_duration
 
 SYSTEM = "Use the tools where they help. When you know the answer, give it in plain words and call no tool."
@@ -96,15 +95,13 @@ async def run(
                         {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": result.text}
                     )
             return end(*over)
-    except TimeoutError:
-        if not clock.expired():
-            raise
-        return end(Ending.TIME, f"the limit of {format_duration(limits.seconds or 0)} was reached")
     except (asyncio.CancelledError, KeyboardInterrupt):
         end(Ending.INTERRUPTED, "it was interrupted")
         raise
-    except ToolkitError as error:
-        end(Ending.FAILED, error.message)
+    except Exception as error:
+        if isinstance(error, TimeoutError) and clock.expired():
+            return end(Ending.TIME, f"the limit of {format_duration(limits.seconds or 0)} was reached")
+        end(Ending.FAILED, str(error) or type(error).__name__)
         raise
 
 

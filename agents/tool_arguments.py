@@ -28,7 +28,9 @@ def checked(call: ToolCall, tool: Tool | None, tools: Sequence[Tool]) -> Mapping
     try:
         json.dumps(arguments, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return _error(f"the arguments of {call.name} hold half of a surrogate pair (\\ud800 to \\udfff), which is no text")
+        return _error(
+            f"the arguments of {call.name} hold half of a surrogate pair (\\ud800 to \\udfff), which is no text"
+        )
     fault = _fault(arguments, tool.parameters)
     return _error(f"the arguments of {call.name} do not fit its schema: {fault}") if fault else arguments
 

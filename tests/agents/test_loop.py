@@ -168,6 +168,14 @@ async def test_a_failure_of_the_model_is_raised_and_stands_in_the_trace() -> Non
     assert (trace.events[-1]["ending"], trace.events[-1]["reason"]) == ("failed", "over budget")
 
 
+@pytest.mark.parametrize("fault", [TimeoutError(), RuntimeError("a defect")])
+async def test_a_defect_is_raised_and_not_taken_for_the_limit_of_time(fault: Exception) -> None:
+    trace = MemoryTrace()
+    with pytest.raises(type(fault)):
+        await run("x", ScriptedModel([fault]), Sums(), limits=Limits(seconds=60), trace=trace)
+    assert (trace.events[-1]["event"], trace.events[-1]["ending"]) == ("end", "failed")
+
+
 async def test_an_interrupted_run_ends_its_trace_and_stays_interrupted() -> None:
     trace = MemoryTrace()
     task = asyncio.create_task(run("x", ScriptedModel([calling(("hang", {}))]), Sums(), trace=trace))
