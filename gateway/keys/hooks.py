@@ -22,7 +22,6 @@ from litellm.proxy._types import (
     LiteLLM_ObjectPermissionTable,
     LitellmUserRoles,
     ProxyException,
-    SpecialMCPServerNames,
     UserAPIKeyAuth,
 )
 
@@ -108,7 +107,12 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
     known = {KEY_ID: found.id, PATTERNS: found.models}
     caller = _caller(api_key, path, known, name=found.name, models=list(_allowed(_router(), found.models)))
     if path == MCP:
-        caller.object_permission = _servers(found.models)
+        usable = [name for name in os.environ[NAMES].split(",") if matches(tool_model(name), found.models)]
+        if not usable:
+            told = f"The key {found.name} may use no MCP server: its models name none, as {tool_model('files')} would."
+            raise ProxyException(told, Reason.MODEL.value, "key", 403)
+        # LiteLLM lists and calls these and no others.
+        caller.object_permission = LiteLLM_ObjectPermissionTable(object_permission_id="", mcp_servers=usable)
     return caller
 
 
@@ -272,13 +276,6 @@ def _caller(
         models=models or [],
         metadata=known,
     )
-
-
-def _servers(patterns: tuple[str, ...]) -> LiteLLM_ObjectPermissionTable:
-    """The MCP servers that a key with these patterns may list and call, as LiteLLM enforces it."""
-    usable = [name for name in os.environ[NAMES].split(",") if matches(tool_model(name), patterns)]
-    none = [SpecialMCPServerNames.no_mcp_servers.value]
-    return LiteLLM_ObjectPermissionTable(object_permission_id="", mcp_servers=usable or none)
 
 
 async def _enter_tool_call(known: dict[str, Any], data: dict[str, Any]) -> None:
