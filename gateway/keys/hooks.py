@@ -107,12 +107,7 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
     known = {KEY_ID: found.id, PATTERNS: found.models}
     caller = _caller(api_key, path, known, name=found.name, models=list(_allowed(_router(), found.models)))
     if path == MCP:
-        usable = [name for name in os.environ[NAMES].split(",") if matches(tool_model(name), found.models)]
-        if not usable:
-            told = f"The key {found.name} may use no MCP server: its models name none, as {tool_model('files')} would."
-            raise ProxyException(told, Reason.MODEL.value, "key", 403)
-        # LiteLLM lists and calls these and no others.
-        caller.object_permission = LiteLLM_ObjectPermissionTable(object_permission_id="", mcp_servers=usable)
+        caller.object_permission = _servers(found.name, found.models)
     return caller
 
 
@@ -276,6 +271,15 @@ def _caller(
         models=models or [],
         metadata=known,
     )
+
+
+def _servers(key: str, patterns: tuple[str, ...]) -> LiteLLM_ObjectPermissionTable:
+    """The MCP servers that a key with these patterns may list and call, for LiteLLM to enforce."""
+    usable = [name for name in os.environ[NAMES].split(",") if matches(tool_model(name), patterns)]
+    if not usable:
+        told = f"The key {key} may use no MCP server: its models name none, as {tool_model('files')} would."
+        raise ProxyException(told, Reason.MODEL.value, "key", 403)
+    return LiteLLM_ObjectPermissionTable(object_permission_id="", mcp_servers=usable)
 
 
 async def _enter_tool_call(known: dict[str, Any], data: dict[str, Any]) -> None:
