@@ -40,7 +40,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(name: str) -> argparse.ArgumentParser:
-    """The parser of everything that stands after the server's name. It raises UsageError."""
+    """The parser of everything that stands after the server's name. Raises UsageError, as what it parses does."""
+    module = load(name)
     command = _Parser(prog=f"toolkit mcp run {name}", description=f"{SERVERS[name]}, over MCP.")
     command.add_argument(
         "--http", type=int, metavar="PORT", help="serve streamable HTTP on 127.0.0.1:PORT (0: a free one), not stdio"
@@ -48,5 +49,5 @@ def parser(name: str) -> argparse.ArgumentParser:
     command.add_argument(
         "--token", metavar="env:NAME", help="over HTTP: serve only those who send this as a bearer token"
     )
-    load(name).add_options(command)
+    module.add_options(command)
     return command
