@@ -394,17 +394,23 @@ def _reply(document: Mapping[str, Any], latency: float, model: str, headers: Map
     for number, call in enumerate(message.get("tool_calls") or []):
         function = call.get("function") or {}
         identity = call.get("id") or f"call_{number}"
-        calls.append(ToolCall(identity, function.get("name") or "", _as_text(function.get("arguments"))))
+        arguments = _whole(_as_text(function.get("arguments")))
+        calls.append(ToolCall(identity, _whole(function.get("name") or ""), arguments))
     return Reply(
-        text=_content(message.get("content")),
+        text=_whole(_content(message.get("content"))),
         tool_calls=tuple(calls),
         finish_reason=choice.get("finish_reason") or "stop",
         usage=_usage(document),
         latency=latency,
         raw=document,
-        reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
+        reasoning=_whole(message.get("reasoning_content") or message.get("reasoning") or ""),
         cost=_cost(document, headers),
     )
+
+
+def _whole(text: str) -> str:
+    """`text` with the surrogate pairs joined that a stream cut in two; half a pair becomes the replacement sign."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _usage(document: Mapping[str, Any]) -> Usage:

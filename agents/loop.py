@@ -8,47 +8,19 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from agents.approval import Approval, auto
 from agents.chat_model import ChatModel, Message, Reply, ToolCall, Usage
+from agents.limits import Account, Ending, Limits
 from agents.orders import Order, as_given
 from agents.tool_arguments import checked
 from agents.tool_host import Tool, ToolHost, ToolResult
 from agents.trace import MemoryTrace, Trace, versions
-from toolkit.core.errors import ToolkitError
-from toolkit.core.units import format_duration, format_money
+from toolkit.core.units import format_duration
 
 SYSTEM = "Use the tools where they help. When you know the answer, give it in plain words and call no tool."
-
-
-class Ending(StrEnum):
-    """Why a run ended. Only ANSWERED is a success."""
-
-    ANSWERED = "answered"
-    STEPS = "steps"
-    TOKENS = "tokens"
-    MONEY = "money"
-    TIME = "time"
-    BAD_CALLS = "bad calls"
-    CUT_OFF = "cut off"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a run may use; None is no limit. `tokens` counts prompts and replies of all steps, `cost` is in
-    nano-dollars, `bad_calls` are calls in a row that could not be made, `output` is characters of one result."""
-
-    steps: int = 20
-    tokens: int | None = None
-    cost: int | None = None
-    seconds: float | None = None
-    bad_calls: int = 5
-    output: int = 20_000
 
 
 @dataclass(frozen=True)
@@ -62,34 +34,6 @@ class Run:
     usage: Usage
     cost: int | None
     seconds: float
-
-
-@dataclass
-class _Account:
-    """What the run has used so far."""
-
-    steps: int = 0
-    usage: Usage = field(default_factory=Usage)
-    cost: int | None = 0
-    bad_calls: int = 0
-
-    def add(self, reply: Reply) -> None:
-        self.usage += reply.usage
-        self.cost = None if self.cost is None or reply.cost is None else self.cost + reply.cost
-
-    def ending(self, limits: Limits) -> tuple[Ending, str] | None:
-        """Why no further request may be made, or None."""
-        if self.bad_calls >= limits.bad_calls:
-            return Ending.BAD_CALLS, f"{self.bad_calls} calls in a row could not be made"
-        if self.steps >= limits.steps:
-            return Ending.STEPS, f"the limit of {limits.steps} steps was reached"
-        if limits.tokens is not None and self.usage.total_tokens >= limits.tokens:
-            return Ending.TOKENS, f"{self.usage.total_tokens} tokens were used, the limit is {limits.tokens}"
-        if limits.cost is not None and self.cost is None:
-            return Ending.MONEY, "the endpoint does not say what a request costs, so the budget cannot be kept"
-        if limits.cost is not None and self.cost and self.cost >= limits.cost:
-            return Ending.MONEY, f"{format_money(self.cost)} were spent, the budget is {format_money(limits.cost)}"
-        return None
 
 
 async def run(
@@ -111,7 +55,7 @@ async def run(
     trace = trace or MemoryTrace()
     tools = host.tools()
     messages: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": task}]
-    account, started = _Account(), time.monotonic()
+    account, started = Account(), time.monotonic()
     trace.write(
         "start",
         task=task,
@@ -130,7 +74,7 @@ async def run(
         return done
 
     try:
-        async with asyncio.timeout(limits.seconds):
+        async with asyncio.timeout(limits.seconds) as clock:
             while (over := account.ending(limits)) is None:
                 ordered = order(tools, account.steps)
                 trace.write("ask", step=account.steps, order=[tool.name for tool in ordered])
@@ -138,7 +82,6 @@ async def run(
                 reply = await model.ask(messages, [tool.openai() for tool in ordered], max_tokens=left, seed=seed)
                 trace.write("reply", step=account.steps, **_recorded(reply))
                 account.add(reply)
-                account.steps += 1
                 messages.append(reply.message())
                 if not reply.tool_calls:
                     if reply.finish_reason == "length":
@@ -152,13 +95,13 @@ async def run(
                         {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": result.text}
                     )
             return end(*over)
-    except TimeoutError:
-        return end(Ending.TIME, f"the limit of {format_duration(limits.seconds or 0)} was reached")
     except (asyncio.CancelledError, KeyboardInterrupt):
         end(Ending.INTERRUPTED, "it was interrupted")
         raise
-    except ToolkitError as error:
-        end(Ending.FAILED, error.message)
+    except Exception as error:
+        if isinstance(error, TimeoutError) and clock.expired():
+            return end(Ending.TIME, f"the limit of {format_duration(limits.seconds or 0)} was reached")
+        end(Ending.FAILED, str(error) or type(error).__name__)
         raise
 
 
@@ -168,7 +111,7 @@ async def _call_all(
     host: ToolHost,
     approval: Approval,
     limits: Limits,
-    account: _Account,
+    account: Account,
     trace: Trace,
 ) -> list[ToolResult]:
     """Check and approve the calls one after the other, then make them all at once. One result a call, in order."""

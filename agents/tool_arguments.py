@@ -25,6 +25,12 @@ def checked(call: ToolCall, tool: Tool | None, tools: Sequence[Tool]) -> Mapping
         return _error(f"the arguments of {call.name} are not valid JSON: {error}")
     if not isinstance(arguments, dict):
         return _error(f"the arguments of {call.name} must be a JSON object")
+    try:
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return _error(
+            f"the arguments of {call.name} hold half of a surrogate pair (\\ud800 to \\udfff), which is no text"
+        )
     fault = _fault(arguments, tool.parameters)
     return _error(f"the arguments of {call.name} do not fit its schema: {fault}") if fault else arguments
 

@@ -5,6 +5,7 @@ Our own servers get the whole environment, for they read their keys from it; oth
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from toolkit.core.errors import ToolkitError
+from toolkit.core.errors import ToolkitError, UsageError
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -68,18 +69,24 @@ class McpServer:
 def bundled_server(name: str) -> McpServer:
     """One of the toolkit's own servers, by name."""
     if name not in BUNDLED:
-        raise ToolkitError(f"there is no MCP server named {name}; there are {', '.join(BUNDLED)}", "toolkit mcp list")
+        raise UsageError(f"there is no MCP server named {name}; there are {', '.join(BUNDLED)}", "toolkit mcp list")
     return McpServer(name, (sys.executable, "-P", "-m", "mcp_servers", name), dict(os.environ))
 
 
 class McpToolHost:
     """The tools of several MCP servers. Starts them on entering, ends them on leaving (in the same task).
 
+    Raises UsageError where two have one name.
+
     Two servers that offer a tool of one name: both get it as `server__tool`. `timeout` (seconds) is for one call.
     """
 
     def __init__(self, servers: Sequence[McpServer | str], *, timeout: float = 120.0) -> None:
         self._servers = [bundled_server(server) if isinstance(server, str) else server for server in servers]
+        names = [server.name for server in self._servers]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"two MCP servers are named {name}", hint="give each a name of its own")
         self._timeout = timeout
         self._stack = AsyncExitStack()
         self._tools: list[Tool] = []
@@ -133,7 +140,15 @@ class McpToolHost:
             try:
                 return await self._stack.enter_async_context(Client(server.url))
             except Exception as error:
-                raise ToolkitError(f"the MCP server at {server.url} cannot be reached: {_innermost(error)}") from error
+                raise ToolkitError(
+                    f"the MCP server at {server.url} cannot be reached: {_innermost(error)}",
+                    hint=f"check --server {server.name}={server.url}",
+                ) from error
+        if shutil.which(server.command[0]) is None:
+            raise ToolkitError(
+                f"the MCP server {server.name} did not start: there is no program {server.command[0]}",
+                hint=f"which {server.command[0]}",
+            )
         complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._stack.callback(complaints.close)
         parameters = StdioServerParameters(

@@ -35,12 +35,19 @@ class MemoryTrace:
 
 
 class FileTrace:
-    """Appends events to a file, each out of our hands before the next thing happens. A context manager."""
+    """Appends events to a file, each out of our hands before the next thing happens. A context manager.
+
+    Raises UsageError where the file cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Half of a surrogate pair, which a model may write, becomes an escape of JSON.
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise UsageError(f"no trace can be written to {path}: {error.strerror}", hint="--trace FILE") from None
 
     def write(self, event: str, **fields: Any) -> None:
         self._file.write(json.dumps(_event(event, fields), ensure_ascii=False) + "\n")

@@ -6,7 +6,7 @@ Secrets stay references (`os.environ/NAME`) that LiteLLM resolves in its own pro
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.mcp import entries
+from gateway.mcp import Server, entries
 from gateway.settings import Settings
 from gateway.upstreams.served import Price, ServedModel
 from toolkit.core.errors import UsageError
@@ -15,14 +15,13 @@ from toolkit.core.units import NANO
 MASTER_KEY = "TOOLKIT_MASTER_KEY"
 
 
-def build(models: Sequence[ServedModel], settings: Settings) -> dict[str, Any]:
+def build(models: Sequence[ServedModel], settings: Settings, servers: Sequence[Server] = ()) -> dict[str, Any]:
     """The document that `litellm --config` reads.
 
     Raises UsageError if two upstreams offer the same name, or a fallback names a model that is not served.
     """
     _refuse_twins(models)
-    servers = {"mcp_servers": entries(settings.mcp)} if settings.mcp else {}
-    return servers | {
+    return ({"mcp_servers": entries(servers)} if servers else {}) | {
         "model_list": [_entry(model) for model in models],
         "litellm_settings": {
             "drop_params": True,

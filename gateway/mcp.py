@@ -1,81 +1,73 @@
-"""The MCP servers that the gateway offers at /mcp, as LiteLLM starts them: one process for each call.
+"""The MCP servers that the gateway offers at /mcp: each runs once, on loopback, and LiteLLM asks it over HTTP.
 
-Knows how a server is started and what of the environment it is given; nothing of what it does.
+Any account of this machine reaches such a port, so each server serves only who sends its token, which is new at every
+start of the gateway. Knows how a server is started; nothing of what it does.
 """
 
-import os
-import re
-import subprocess
+import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from gateway.process import python_module
+from gateway.process import free_port, python_module
 from gateway.settings import McpName
-from toolkit.core.errors import ToolkitError
 
-# What servers read from the environment, beside what their options name.
-_READ = (
-    "TOOLKIT_HOME",
-    "TAVILY_API_KEY",
-    "BRAVE_API_KEY",
-    "SERPAPI_API_KEY",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-)
-START_SECONDS = 60.0
-ENABLED = "LITELLM_ENABLE_MCP_STDIO"  # in the proxy's environment if there are servers
-
-Servers = Mapping[McpName, Sequence[str]]
+NAMES = "TOOLKIT_MCP"  # in the proxy's environment: the names of the servers, by comma
+_TOKEN = "TOOLKIT_MCP_TOKEN"  # noqa: S105  in a server's environment; in the proxy's with the server's name after it
+# LiteLLM opens a session for each call: what a server would keep for the next call of one key, another key would meet.
+_ALWAYS = {"python": ("--forget",)}
 
 
-def entries(servers: Servers) -> dict[str, Any]:
-    """LiteLLM's `mcp_servers`: each may be used by every virtual key. Secrets stay references."""
-    return {name: _entry(name, options) for name, options in servers.items()}
+@dataclass(frozen=True)
+class Server:
+    """One server to start: its name, its options of `toolkit mcp run NAME`, where it listens, who may ask it."""
+
+    name: str
+    options: tuple[str, ...]
+    port: int
+    token: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def command(self) -> list[str]:
+        """It ends with the gateway, however that ends."""
+        options = (*self.options, *_ALWAYS.get(self.name, ()), "--http", str(self.port), "--token", f"env:{_TOKEN}")
+        return python_module("gateway.lifeline", "--", *python_module("mcp_servers", self.name, *options))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Beside the gateway's own. A token stands on no command line, where every account could read it."""
+        return {_TOKEN: self.token}
 
 
-def environment(servers: Servers) -> dict[str, str]:
-    """What lets LiteLLM start programs of ours and no others; nothing where there are no servers."""
-    if not servers:
-        return {}
-    program = Path(_command("python", ())[0]).name
-    return {ENABLED: "true", "LITELLM_MCP_STDIO_EXTRA_COMMANDS": program}
+def planned(servers: Mapping[McpName, Sequence[str]]) -> list[Server]:
+    """A free port and a new token for each."""
+    return [Server(name, tuple(options), free_port(), secrets.token_urlsafe(32)) for name, options in servers.items()]
 
 
-def check(servers: Servers) -> None:
-    """Start each server once. Raises ToolkitError with what one says that cannot run, before a client meets it."""
-    for name, options in servers.items():
-        try:
-            done = subprocess.run(
-                _command(name, options),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=START_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            raise ToolkitError(f"the MCP server {name} does not start", hint=f"toolkit mcp run {name}") from None
-        if done.returncode != 0:
-            said = [line.removeprefix("error: ") for line in done.stderr.splitlines() if "error: " in line]
-            raise ToolkitError(
-                f"the MCP server {name} does not start: {said[-1] if said else f'exit code {done.returncode}'}",
-                hint=f"toolkit mcp run {name} --help  # options stand under mcp: in gateway.yaml",
-            )
-
-
-def _entry(name: str, options: Sequence[str]) -> dict[str, Any]:
-    program, *arguments = _command(name, options)
-    named = [found[1] for option in options if (found := re.search(r"\benv:(\w+)$", option))]
-    given = {variable: f"os.environ/{variable}" for variable in (*_READ, *named) if variable in os.environ}
+def entries(servers: Sequence[Server]) -> dict[str, Any]:
+    """LiteLLM's `mcp_servers`. A server is found by its name, and secrets stay references."""
     return {
-        "transport": "stdio",
-        "command": program,
-        "args": arguments,
-        "env": given,
-        "allow_all_keys": True,
+        server.name: {
+            "server_id": server.name,
+            "transport": "http",
+            "url": f"{server.url}/mcp",
+            "auth_type": "bearer_token",
+            "auth_value": f"os.environ/{_token_of(server)}",
+        }
+        for server in servers
     }
 
 
-def _command(name: str, options: Sequence[str]) -> list[str]:
-    return python_module("mcp_servers", name, *options)
+def environment(servers: Sequence[Server]) -> dict[str, str]:
+    """What the proxy must know of them; nothing where there are none."""
+    if not servers:
+        return {}
+    return {NAMES: ",".join(server.name for server in servers)} | {_token_of(each): each.token for each in servers}
+
+
+def _token_of(server: Server) -> str:
+    return f"{_TOKEN}_{server.name.upper()}"

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from toolkit.core.errors import ToolkitError
 
@@ -84,7 +85,7 @@ class Child:
         return self._popen.poll() is None
 
     def wait_until(self, answers: str, *, timeout: float, between: Callable[[], None] | None = None) -> None:
-        """Return once a GET of the URL `answers` gives 200.
+        """Return once the child itself answers a GET of the URL `answers` with 200.
 
         Raises ToolkitError with the last lines of the log if the child ends first or `timeout` seconds pass.
         `between` runs at every turn, for a caller that wants to notice something else meanwhile.
@@ -97,13 +98,23 @@ class Child:
                 if not self.running():
                     raise self._failed(f"{self.name} ended with code {self._popen.returncode} before it answered")
                 with contextlib.suppress(httpx.TransportError):
-                    if client.get(answers).status_code == 200:
+                    if client.get(answers).status_code == 200 and self._listens(urlsplit(answers).port):
                         return
                 if time.monotonic() > deadline:
                     raise self._failed(f"{self.name} did not answer within {timeout:g} s")
                 if between is not None:
                     between()
                 time.sleep(0.05)
+
+    def _listens(self, port: int | None) -> bool:
+        """Whether it is this child that listens there: another program may have taken the port before it."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(self.pid)
+            open_ = [found for each in (root, *root.children(recursive=True)) for found in each.net_connections("tcp")]
+            return any(found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in open_)
+        return True  # the system does not say
 
     def stop(self, *, grace: float = 5.0) -> None:
         """End it and everything it started: ask first, insist after `grace` seconds. Safe to call twice."""

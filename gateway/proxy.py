@@ -5,16 +5,16 @@ The only module, with the hooks, that imports LiteLLM; nothing of ours is patche
 
 import os
 import sys
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from gateway.error_shapes import STARTUP
 from gateway.lifeline import watch
-from gateway.mcp import Servers
+from gateway.mcp import Server
 from gateway.mcp import environment as mcp_environment
 
 
 def environment(
-    *, keys_url: str, master_key: str, unknown_price: str, state: str, mcp: Servers = MappingProxyType({})
+    *, keys_url: str, master_key: str, unknown_price: str, state: str, mcp: Sequence[Server] = ()
 ) -> dict[str, str]:
     """What the proxy and its hooks read from the environment."""
     from gateway.litellm_config import MASTER_KEY

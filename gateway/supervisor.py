@@ -120,9 +120,11 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
         stopping = stack.enter_context(_stop_signals())
         children: dict[str, _Restartable] = {}
 
-        def start(name: str, argv: Sequence[str], answers: str, env: dict[str, str] | None = None) -> None:
+        def start(
+            name: str, argv: Sequence[str], answers: str, env: dict[str, str] | None = None, *, needed: bool = True
+        ) -> None:
             log = state_dir() / "logs" / f"{name}.log"
-            child = _Restartable(name, argv, answers, env, log, listen.start_timeout)
+            child = _Restartable(name, argv, answers, env, log, listen.start_timeout, needed=needed)
             stack.callback(child.stop)
             child.start(stopping)
             children[name] = child
@@ -142,10 +144,13 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 hint="toolkit models list",
             )
 
-        mcp.check(settings.mcp)
+        servers = mcp.planned(settings.mcp)
+        for server in servers:
+            note(f"starting the MCP server {server.name}")
+            start(f"mcp-{server.name}", server.command, f"{server.url}/health", server.environment, needed=False)
         note("starting the proxy")
         config = state_dir() / "litellm.yaml"
-        write_text(config, _as_yaml(litellm_config.build(models, settings)), mode=0o600)
+        write_text(config, _as_yaml(litellm_config.build(models, settings, servers)), mode=0o600)
         url = f"http://{_in_url(listen.host)}:{listen.port}"
         start(
             "proxy",
@@ -161,7 +166,7 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
                 master_key=master_key(),
                 unknown_price=settings.keys.unknown_price,
                 state=str(state_dir()),
-                mcp=settings.mcp,
+                mcp=servers,
             ),
         )
 
@@ -183,11 +188,16 @@ def supervise(settings: Settings, *, note: Note, ready: Callable[[Running], None
         stack.callback(lambda: record_path().unlink(missing_ok=True))
         ready(record())
         while not stopping.wait(0.5):
-            for child in children.values():
-                if not child.running():
-                    note(f"{child.name} ended; starting it again")
+            for child in [child for child in children.values() if not child.running()]:
+                note(f"{child.name} ended; starting it again")
+                try:
                     child.start(stopping)
-                    record()
+                except ToolkitError as error:
+                    if child.needed:
+                        raise
+                    note(f"{error.message}\nthe gateway goes on without {child.name}")
+                    del children[child.name]
+                record()
         note("stopping")
 
 
@@ -195,9 +205,17 @@ class _Restartable:
     """One child of the supervisor and how to start it again."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], answers: str, env: dict[str, str] | None, log: Path, timeout: float
+        self,
+        name: str,
+        argv: Sequence[str],
+        answers: str,
+        env: dict[str, str] | None,
+        log: Path,
+        timeout: float,
+        *,
+        needed: bool,
     ) -> None:
-        self.name, self._argv, self._answers, self._env = name, argv, answers, env
+        self.name, self._argv, self._answers, self._env, self.needed = name, argv, answers, env, needed
         self._log, self._timeout = log, timeout
         self._starts = 0
         self._child: Child | None = None

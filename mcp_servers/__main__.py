@@ -3,6 +3,7 @@
 import sys
 
 from mcp_servers.catalogue import SERVERS, load, parser
+from toolkit.core.config import secret
 from toolkit.core.errors import ToolkitError, UsageError
 
 
@@ -15,12 +16,15 @@ def run(name: str, arguments: list[str]) -> None:
     options = parser(name).parse_args(arguments)
     server = module.build(options)
     if options.http is None:
+        if options.token is not None:
+            raise UsageError("a token is for HTTP", hint=f"toolkit mcp run {name} --http 0 --token {options.token}")
         server.serve_stdio()
         return
+    token = secret(options.token, what="--token") if options.token is not None else None
     if not 0 <= options.http <= 65535:
         raise UsageError(f"{options.http} is not a port", hint=f"toolkit mcp run {name} --http 0")
     try:
-        server.serve_http(options.http)
+        server.serve_http(options.http, token)
     except OSError as error:
         raise ToolkitError(
             f"cannot listen on 127.0.0.1:{options.http}: {error.strerror}", hint=f"toolkit mcp run {name} --http 0"

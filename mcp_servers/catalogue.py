@@ -2,7 +2,7 @@
 
 import argparse
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from toolkit.core.errors import UsageError
 
@@ -34,11 +34,20 @@ def load(name: str) -> ServerModule:
     return cast(ServerModule, import_module(f"mcp_servers.{name}"))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"{self.prog} --help")
+
+
 def parser(name: str) -> argparse.ArgumentParser:
-    """The parser of everything that stands after the server's name."""
-    command = argparse.ArgumentParser(prog=f"toolkit mcp run {name}", description=f"{SERVERS[name]}, over MCP.")
+    """The parser of everything that stands after the server's name. Raises UsageError, as what it parses does."""
+    module = load(name)
+    command = _Parser(prog=f"toolkit mcp run {name}", description=f"{SERVERS[name]}, over MCP.")
     command.add_argument(
         "--http", type=int, metavar="PORT", help="serve streamable HTTP on 127.0.0.1:PORT (0: a free one), not stdio"
     )
-    load(name).add_options(command)
+    command.add_argument(
+        "--token", metavar="env:NAME", help="over HTTP: serve only those who send this as a bearer token"
+    )
+    module.add_options(command)
     return command

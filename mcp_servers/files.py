@@ -7,6 +7,7 @@ executable here; every change is answered by its diff.
 import argparse
 import difflib
 import fnmatch
+import re
 import threading
 import time
 from pathlib import Path
@@ -29,6 +30,8 @@ MAX_ENTRIES = 1000
 WALKED = 100_000
 SEARCH_SECONDS = 20.0
 LINE_SHOWN = 400
+LINE_SEARCHED = 100_000  # of a line, by an expression: one that backtracks takes memory for each character
+MAX_UNROLLED = 20_000  # parts of an expression once its counts are written out, which is how it is compiled
 
 FilePath = Annotated[str, Field(description="Path of a file, relative to the allowed folder."), AtMost(1024)]
 
@@ -177,16 +180,25 @@ def search(
     """Lines with `wanted` in the text files below a folder. Bounded in time also against hostile expressions."""
     import regex
 
+    if is_regex and (unrolled(wanted) > MAX_UNROLLED or _RECURSION.search(wanted)):
+        raise Refusal(
+            "the regular expression recurses, or repeats too much by counts like {1000}",
+            hint="use smaller counts, or +",
+        )
     try:
         pattern = regex.compile(wanted if is_regex else regex.escape(wanted), regex.IGNORECASE if ignore_case else 0)
-    except regex.error as error:
+    except (regex.error, RecursionError) as error:
         raise Refusal(f"the regular expression is wrong: {error}", hint="escape it, or leave regex off") from None
+    reach = LINE_SEARCHED if is_regex else MAX_FILE
+    one = folders.is_file(place)
+    if not one:
+        folders.entries(place)  # refuses what is no folder
     deadline = time.monotonic() + SEARCH_SECONDS
     found: list[Match] = []
     searched = 0
     editor = Editor(folders)
     try:
-        for entry in [place] if folders.is_file(place) else (item.place for item in folders.walk(place, limit=WALKED)):
+        for entry in [place] if one else (item.place for item in folders.walk(place, limit=WALKED)):
             if not fnmatch.fnmatchcase(entry.parts[-1], names) and not fnmatch.fnmatchcase(entry.name, names):
                 continue
             try:
@@ -200,7 +212,7 @@ def search(
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError
-                if pattern.search(line, timeout=left):
+                if pattern.search(line[:reach], timeout=left):
                     found.append(Match(path=entry.name, line=number, text=clip(line.strip(), LINE_SHOWN)[0]))
                     if len(found) == limit:
                         return Matches(matches=found, files_searched=searched, truncated=True)
@@ -211,6 +223,28 @@ def search(
             ) from None
         return Matches(matches=found, files_searched=searched, truncated=True)
     return Matches(matches=found, files_searched=searched, truncated=False)
+
+
+_TOKEN = re.compile(r"\\.|\{(\d*)|.", re.DOTALL)
+_RECURSION = re.compile(r"\(\?(?:R|&|P>|[+-]?\d)")
+
+
+def unrolled(expression: str) -> int:
+    """How many parts `expression` has at most once `x{3}` is written `xxx`. Takes brackets in a class for groups."""
+    open_groups, last = [0], 0
+    for token in _TOKEN.finditer(expression):
+        if token[0] == "(":
+            open_groups.append(0)
+        elif token[0] == ")":
+            last = open_groups.pop() if len(open_groups) > 1 else open_groups[0]
+            open_groups[-1] += last
+        elif token[1] is not None:
+            more = last * (max(1, int(token[1] or 1)) - 1)
+            open_groups[-1], last = open_groups[-1] + more, last + more
+        else:
+            last = 1
+            open_groups[-1] += 1
+    return sum(open_groups)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -242,7 +276,9 @@ def make(roots: list[Path], *, hidden: bool = False, read_only: bool = False) ->
     )
     def list_files(
         path: Annotated[str, Field(description="A folder, relative to the allowed one."), AtMost(1024)] = ".",
-        pattern: Annotated[str, Field(description="For all files below: a pattern such as *.py.")] = "",
+        pattern: Annotated[
+            str, Field(description="For all files below: a pattern such as *.py."), AtMost(255, least=0)
+        ] = "",
     ) -> FileList:
         place = folders.place(path)
         entries = []
@@ -316,7 +352,7 @@ def make(roots: list[Path], *, hidden: bool = False, read_only: bool = False) ->
         text: Annotated[str, Field(description="What to search for."), AtMost(1000)],
         context: Context[Any, Any],
         path: Annotated[str, Field(description="A folder or file to search."), AtMost(1024)] = ".",
-        pattern: Annotated[str, Field(description="Only files whose names match, such as *.py.")] = "*",
+        pattern: Annotated[str, Field(description="Only files whose names match, such as *.py."), AtMost(255)] = "*",
         regex: Annotated[bool, Field(description="Whether text is a regular expression.")] = False,
         ignore_case: Annotated[bool, Field(description="Whether case does not matter.")] = False,
         limit: Annotated[int, Field(description="How many lines at most, 1 to 500.", ge=1, le=500)] = 100,

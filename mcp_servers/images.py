@@ -73,7 +73,7 @@ class Hires(BaseModel):
     """The second, larger pass ("hires. fix")."""
 
     scale: float = Field(default=2.0, description="How many times larger, 1 to 4.", ge=1, le=4)
-    upscaler: str = Field(default="Latent", description="Name of the upscaler.")
+    upscaler: Annotated[str, AtMost(200)] = Field(default="Latent", description="Name of the upscaler.")
     steps: int = Field(default=0, description="Steps of the second pass; 0 as in the first.", ge=0, le=150)
     denoising: float = Field(default=0.7, description="How much may change, 0 to 1.", ge=0, le=1)
 
@@ -187,6 +187,8 @@ def build(options: argparse.Namespace) -> ToolServer:
     """The server for parsed flags. Raises UsageError."""
     if not options.url.startswith(("http://", "https://")):
         raise UsageError(f"{options.url} is not a URL", hint=f"--url {DEFAULT_URL}")
+    if not 0 < options.seconds <= 3600:
+        raise UsageError(f"--seconds must be in (0, 3600], not {options.seconds:g}", hint=f"--seconds {SECONDS:g}")
     folder = Path(options.save).expanduser().absolute() if options.save else private_dir(data_dir() / "images")
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", hint=f"mkdir -p {folder}")
@@ -218,8 +220,12 @@ def make(webui: WebUi, folder: Path, extensions: set[str]) -> ToolServer:
         steps: Annotated[int, Field(description="Sampling steps, 1 to 150.", ge=1, le=150)] = 20,
         cfg_scale: Annotated[float, Field(description="How closely to follow the prompt.", ge=0, le=30)] = 7.0,
         seed: Annotated[int, Field(description="Same seed, same image; -1 for any.", ge=-1, lt=2**32)] = -1,
-        sampler: Annotated[str, Field(description="Name of a sampler; empty for the usual.")] = "",
-        model: Annotated[str, Field(description="Title of a model; empty for the one loaded.")] = "",
+        sampler: Annotated[
+            str, Field(description="Name of a sampler; empty for the usual."), AtMost(200, least=0)
+        ] = "",
+        model: Annotated[
+            str, Field(description="Title of a model; empty for the one loaded."), AtMost(200, least=0)
+        ] = "",
         count: Annotated[int, Field(description="How many images, 1 to 4.", ge=1, le=4)] = 1,
         hires: Annotated[Hires | None, Field(description="A second, larger pass.")] = None,
         options: Annotated[dict[str, Any] | None, Field(description="Settings of the web UI to override.")] = None,

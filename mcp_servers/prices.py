@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field
 from mcp_servers.fetch import certificates
 from mcp_servers.guard import Refusal
 from mcp_servers.server import AtMost, ToolServer
+from toolkit.core.errors import UsageError
 
 COINGECKO = "https://api.coingecko.com/api/v3"
 COINBASE = "https://api.coinbase.com/v2"
@@ -335,7 +336,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def build(options: argparse.Namespace) -> ToolServer:
-    """The server for parsed flags."""
+    """The server for parsed flags. Raises UsageError."""
+    for name, url, usual in (("coingecko", options.coingecko, COINGECKO), ("coinbase", options.coinbase, COINBASE)):
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"{url} is not a URL", hint=f"--{name} {usual}")
+    if options.per_minute < 1:
+        raise UsageError(
+            f"--per-minute must be at least 1, not {options.per_minute}", hint=f"--per-minute {PER_MINUTE}"
+        )
     return make(Market(coingecko=options.coingecko, coinbase=options.coinbase, per_minute=options.per_minute))
 
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import secrets
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,11 @@ from toolkit.core.units import parse_bytes
 
 MAX_CODE = 200_000
 MAX_SESSIONS = 8
+
+Code = Annotated[str, Field(description="Python source code."), AtMost(MAX_CODE)]
+SessionName = Annotated[
+    str, Field(description="Name of the session whose variables are used.", pattern=r"^[A-Za-z0-9_-]{1,40}$")
+]
 
 _ISOLATIONS: dict[Isolation, str] = {
     "bubblewrap": "CPython in a bubblewrap sandbox: no network, no files but /scratch",
@@ -114,6 +120,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unsafe", action="store_true", help="run code WITHOUT isolation, as this user")
     parser.add_argument("--seconds", type=float, default=Limits.seconds, help="time limit of one call (default: 30)")
     parser.add_argument("--memory", default="1GiB", help="memory of one session (default: 1GiB)")
+    parser.add_argument("--forget", action="store_true", help="keep no session: each call starts afresh")
     parser.add_argument("--scratch", default="64MiB", help="size of the scratch folder (default: 64MiB)")
 
 
@@ -122,7 +129,7 @@ def build(options: argparse.Namespace) -> ToolServer:
     if not 0 < options.seconds <= 3600:
         raise UsageError(f"--seconds must be in (0, 3600], not {options.seconds:g}", hint="--seconds 30")
     limits = Limits(seconds=options.seconds, memory=parse_bytes(options.memory), scratch=parse_bytes(options.scratch))
-    return make(_choose(options.isolation, unsafe=options.unsafe), limits)
+    return make(_choose(options.isolation, unsafe=options.unsafe), limits, keep=not options.forget)
 
 
 def _choose(wanted: str, *, unsafe: bool) -> Isolation:
@@ -146,9 +153,10 @@ def _choose(wanted: str, *, unsafe: bool) -> Isolation:
     return found
 
 
-def make(kind: Isolation, limits: Limits) -> ToolServer:
-    """The server under a given isolation."""
+def make(kind: Isolation, limits: Limits, *, keep: bool = True) -> ToolServer:
+    """The server under a given isolation. Without `keep`, no call meets what another one left."""
     sessions = Sessions(kind, limits)
+    room = asyncio.Semaphore(MAX_SESSIONS)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -160,34 +168,49 @@ def make(kind: Isolation, limits: Limits) -> ToolServer:
 
     server = ToolServer("python", f"Runs code under {_ISOLATIONS[kind]}.", lifespan=lifespan)
 
-    @server.tool(
-        title="Run Python",
-        description=(
-            "Run Python code and return what it prints and the value of its last expression. Use it to calculate, "
-            "simulate, parse or transform data exactly. Variables stay for the next call."
-        ),
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=kind == "none", idempotent_hint=False, open_world_hint=kind == "none"
-        ),
+    annotations = ToolAnnotations(
+        read_only_hint=False, destructive_hint=kind == "none", idempotent_hint=False, open_world_hint=kind == "none"
     )
-    async def run_python(
-        code: Annotated[str, Field(description="Python source code."), AtMost(MAX_CODE)],
-        context: Context[Any, Any],
-        session: Annotated[
-            str, Field(description="Name of the session whose variables are used.", pattern=r"^[A-Za-z0-9_-]{1,40}$")
-        ] = "main",
-    ) -> RunResult:
+    purpose = (
+        "Run Python code and return what it prints and the value of its last expression. Use it to calculate, "
+        "simulate, parse or transform data exactly. "
+    )
+
+    async def run(name: str, code: str, context: Context[Any, Any]) -> RunResult:
         async with reporting(context, limits.seconds):
-            answer = await sessions.run(session, code)
+            answer = await sessions.run(name, code)
         return RunResult(
             output=answer.output,
             result=answer.result,
             error=answer.error,
-            session_ended=answer.ended and f"{answer.ended}; the session {session} and its variables are gone",
+            session_ended=answer.ended
+            and answer.ended + (f"; the session {name} and its variables are gone" if keep else ""),
             truncated=answer.truncated,
             seconds=round(answer.seconds, 3),
             isolation=kind,
         )
+
+    if not keep:
+
+        @server.tool(
+            name="run_python",
+            title="Run Python",
+            description=f"{purpose}Each call starts afresh: variables do not stay.",
+            annotations=annotations,
+        )
+        async def run_afresh(code: Code, context: Context[Any, Any]) -> RunResult:
+            name = secrets.token_hex(8)
+            async with room:
+                try:
+                    return await run(name, code, context)
+                finally:
+                    await asyncio.shield(sessions.end(name))
+
+        return server
+
+    @server.tool(title="Run Python", description=f"{purpose}Variables stay for the next call.", annotations=annotations)
+    async def run_python(code: Code, context: Context[Any, Any], session: SessionName = "main") -> RunResult:
+        return await run(session, code, context)
 
     @server.tool(
         title="Reset a Python session",
@@ -196,11 +219,7 @@ def make(kind: Isolation, limits: Limits) -> ToolServer:
             read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
         ),
     )
-    async def reset_python(
-        session: Annotated[
-            str, Field(description="Name of the session to forget.", pattern=r"^[A-Za-z0-9_-]{1,40}$")
-        ] = "main",
-    ) -> str:
+    async def reset_python(session: SessionName = "main") -> str:
         existed = await sessions.end(session)
         return f"forgot the session {session}" if existed else f"there was no session {session}"
 

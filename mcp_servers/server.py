@@ -4,6 +4,7 @@ Knows nothing of what the tools do. Keeps the protocol alone on stdout and every
 """
 
 import functools
+import hmac
 import inspect
 import logging
 import os
@@ -24,6 +25,7 @@ from toolkit.core.errors import ToolkitError
 
 # The largest HTTP request body. stdio has no such limit in the SDK; there the tools' own limits hold.
 MAX_BODY = 4 * 1024 * 1024
+HEALTH = "/health"  # over HTTP: answers once the server does, without a token
 
 
 def AtMost(limit: int, *, least: int = 1) -> AfterValidator:
@@ -105,14 +107,24 @@ class ToolServer(MCPServer[Any]):
             sys.stderr.flush()
             os._exit(0)
 
-    def serve_http(self, port: int) -> None:
-        """Serve any number of clients on http://127.0.0.1:`port`/mcp until told to stop. Blocks."""
+    def serve_http(self, port: int, token: str | None = None) -> None:
+        """Serve any number of clients on http://127.0.0.1:`port`/mcp until told to stop. Blocks.
+
+        With a token, only those who send it: every account of this machine reaches the port.
+        """
         import asyncio
         import socket
 
         import uvicorn
+        from starlette.responses import PlainTextResponse
 
-        app = self.streamable_http_app(max_request_body_size=MAX_BODY, host="127.0.0.1")
+        async def health(_: Any) -> PlainTextResponse:
+            return PlainTextResponse("ok")
+
+        self.custom_route(HEALTH, methods=["GET"])(health)
+        app: Any = self.streamable_http_app(max_request_body_size=MAX_BODY, host="127.0.0.1")
+        if token is not None:
+            app = _only_with(token, app)
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
@@ -121,6 +133,24 @@ class ToolServer(MCPServer[Any]):
             sys.stderr.flush()
             server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
             asyncio.run(server.serve(sockets=[listener]))
+
+
+def _only_with(token: str, app: Any) -> Any:
+    """The ASGI app for those who send the token; the rest learns only that a server is there."""
+    from starlette.responses import PlainTextResponse
+
+    expected = f"Bearer {token}".encode()
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] != HEALTH:
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, expected):
+                refusal = PlainTextResponse("send the token of this server: Authorization: Bearer TOKEN\n", 401)
+                await refusal(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    return guarded
 
 
 def _on_a_thread(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from mcp_servers.tables import Cell, Limits, Tables
 from toolkit.core.errors import UsageError
 
 File = Annotated[str, Field(description="Path of the file, for example sales.csv."), AtMost(1024)]
-Sheet = Annotated[str, Field(description="Name of the sheet or table; empty for the first.")]
+Sheet = Annotated[str, Field(description="Name of the sheet or table; empty for the first."), AtMost(200, least=0)]
 
 
 class SheetInfo(BaseModel):

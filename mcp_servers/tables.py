@@ -111,6 +111,8 @@ class Tables:
             size = self._check(place)
             with self._database(place) as database:
                 return [FileFound(place.name, FORMATS[_suffix(place)], size, _sheets(database))], False
+        if place.parts:
+            self.folders.entries(place)  # refuses what is no folder
         found = [FileFound(name, "google", 0, []) for name in self.books if not place.parts]
         for root in self.folders.roots if not place.parts else (place.root,):
             for entry in self.folders.walk(Place(root, place.parts), limit=20_000):
@@ -256,6 +258,8 @@ class Tables:
                     yield _SqliteChange(database, name)
             return
         content = self.folders.read(place, limit=self.limits.file)
+        if kind == "csv":
+            _choose(sheet, [CSV_TABLE], place)
         change = (
             _CsvChange(content, place, self.limits)
             if kind == "csv"
@@ -710,6 +714,9 @@ def _same(cell: Cell, wanted: Cell) -> bool:
     return str(cell) == str(wanted) if cell is not None and wanted is not None else cell is wanted
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # what XLSX cannot hold
+
+
 def _cell_in(value: object) -> Cell:
     if value is None or isinstance(value, str | bool | int | float):
         if isinstance(value, float) and not math.isfinite(value):
@@ -718,6 +725,8 @@ def _cell_in(value: object) -> Cell:
             raise Refusal(f"{str(value)[:30]} is too large for a cell", hint="write it as a text")
         if isinstance(value, str) and len(value) > 32_000:
             raise Refusal("a cell holds at most 32,000 characters", hint="shorten the text")
+        if isinstance(value, str) and _CONTROL.search(value):
+            raise Refusal("a cell holds no control characters but tabs and line ends", hint="leave them out")
         return value
     raise Refusal("a cell holds a text, a number, true, false or null, not a list or an object", hint="flatten it")
 

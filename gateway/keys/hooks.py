@@ -9,6 +9,7 @@ import hmac
 import logging
 import os
 import re
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,16 +19,21 @@ from urllib.parse import urlsplit
 import litellm
 from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
-from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import (
+    LiteLLM_ObjectPermissionTable,
+    LitellmUserRoles,
+    ProxyException,
+    UserAPIKeyAuth,
+)
 from litellm.types.utils import all_litellm_params
 
 from gateway.keys import estimate, refusals
 from gateway.keys.admission import Ask, Price, Reason, matches
 from gateway.keys.fields import refused_field, refused_header
 from gateway.keys.ledger import Ledger
-from gateway.keys.routes import ACCOUNTED, ANTHROPIC_ROUTES, MCP, client_name, is_open
-from gateway.keys.store import Call, Refused, StoreUnavailable, Usage
-from gateway.mcp import ENABLED
+from gateway.keys.routes import ACCOUNTED, ANTHROPIC_ROUTES, MCP, client_name, is_open, tool_model
+from gateway.keys.store import Admitted, Call, KeyStore, Refused, StoreUnavailable, Usage
+from gateway.mcp import NAMES
 
 log = logging.getLogger("toolkit.keys")
 
@@ -37,6 +43,7 @@ UNKNOWN_PRICE = "TOOLKIT_UNKNOWN_PRICE"
 REPORT_SECONDS = 5.0
 LONGEST_NAME = 255
 MCP_CALL = "call_mcp_tool"  # LiteLLM's name
+FREE = Ask(prompt=0, answer=0, price=Price(0, 0), clippable=False)
 KEY_ID = "toolkit_key_id"
 PATTERNS = "toolkit_models"
 LOCAL_PROVIDERS = {"hosted_vllm", "ollama_chat", "lm_studio"}
@@ -77,7 +84,7 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
         if path == MCP:  # a 401 would send the client to a login that there is not, and LiteLLM rewords it
             refusal.code = "403"
         raise refusal
-    if not is_open(method, path) or (path == MCP and ENABLED not in os.environ):
+    if not is_open(method, path) or (path == MCP and NAMES not in os.environ):
         raise ProxyException(f"The route {path} is closed to virtual keys.", Reason.NOT_ACCEPTED.value, "path", 403)
     header = refused_header(request.headers)
     if header is not None:
@@ -90,6 +97,7 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
         allowed_routes=[path],
         models=list(_allowed(_router(), found.models)),
         metadata={KEY_ID: found.id, PATTERNS: found.models},
+        object_permission=_servers(found.name, found.models) if path == MCP else None,
     )
 
 
@@ -128,7 +136,8 @@ class KeyHooks(CustomLogger):
         ledger = _ledger()
         anthropic = call_type == "anthropic_messages"
         known = user_api_key_dict.metadata
-        if call_type == MCP_CALL:  # costs nothing, and the key was checked when the request came
+        if call_type == MCP_CALL:
+            await _enter_tool_call(known, data)
             return data
         call_id, model, key_id = data.get("litellm_call_id"), data.get("model"), known.get(KEY_ID)
         named = isinstance(model, str) and len(model) <= LONGEST_NAME
@@ -248,6 +257,43 @@ class KeyHooks(CustomLogger):
         )
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def _servers(key: str, patterns: tuple[str, ...]) -> LiteLLM_ObjectPermissionTable:
+    """The MCP servers that a key with these patterns may list and call, for LiteLLM to enforce."""
+    usable = [name for name in os.environ[NAMES].split(",") if matches(tool_model(name), patterns)]
+    if not usable:
+        told = f"The key {key} may use no MCP server: its models name none, as {tool_model('files')} would."
+        raise ProxyException(told, Reason.MODEL.value, "key", 403)
+    return LiteLLM_ObjectPermissionTable(object_permission_id="", mcp_servers=usable)
+
+
+async def _enter_tool_call(known: dict[str, Any], data: dict[str, Any]) -> None:
+    """Enter a call of a tool in the books: it costs nothing, and is one of the key's requests of this minute.
+
+    Raises HTTPException, the only error of a hook that LiteLLM passes to an MCP client as it is.
+    """
+    ledger, key_id = _ledger(), known[KEY_ID]
+    headers = (data.get("metadata") or {}).get("headers") or {}
+    call = Call(
+        id=str(uuid.uuid4()),
+        model=tool_model(str(data.get("mcp_server_name"))),
+        route=MCP,
+        client=client_name(headers.get("user-agent", "")),
+        streamed=False,
+    )
+
+    def enter(store: KeyStore) -> Admitted | Refused:
+        admitted = store.admit(key_id, call, FREE, ledger.owner)
+        store.settle(call.id, Usage())
+        return admitted
+
+    try:
+        entered = await ledger.run(enter)
+    except StoreUnavailable as error:
+        raise HTTPException(503, _unavailable(error).message) from None
+    if isinstance(entered, Refused):
+        raise HTTPException(429, refusals.sentence(entered, model=call.model, now=ledger.store.clock()))
 
 
 def _router() -> Any:

@@ -34,6 +34,11 @@ def is_open(method: str, path: str) -> bool:
     return path in OPEN_TO_KEYS.get("GET" if method == "HEAD" else method, set())
 
 
+def tool_model(server: str) -> str:
+    """The name under which a key's patterns and its accounts know an MCP server."""
+    return f"mcp/{server}"
+
+
 def client_name(user_agent: str) -> str:
     """The program that calls, as its User-Agent names it: `claude-cli/2.1.3 (external)` -> `claude-code`."""
     first = user_agent.strip().partition(" ")[0].partition("/")[0].lower()

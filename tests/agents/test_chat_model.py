@@ -253,6 +253,20 @@ async def test_streamed_calls_are_put_together_however_the_server_splits_them(
     assert reply.finish_reason == "tool_calls"
 
 
+async def test_a_character_that_a_stream_cuts_in_two_is_whole_again_and_half_a_one_is_replaced(
+    endpoint: Endpoint,
+) -> None:
+    pieces = [
+        {"index": 0, "id": "a", "function": {"name": "add", "arguments": text}} for text in ('"\ud83d', '\ude00"')
+    ]
+    endpoint.will(
+        events(delta(content="x \ud83d"), delta(content="\ude00 \ud800"), *(delta(tool_calls=[p]) for p in pieces))
+    )
+    reply, _ = await streamed(endpoint)
+    assert reply.text == "x \N{GRINNING FACE} \N{REPLACEMENT CHARACTER}"
+    assert reply.tool_calls[0].arguments == '"\N{GRINNING FACE}"'
+
+
 async def test_an_error_inside_a_stream_is_told(endpoint: Endpoint) -> None:
     endpoint.will(events(delta(content="He"), {"error": {"message": "slot lost", "code": 500}}))
     with pytest.raises(ModelError, match="slot lost"):

@@ -6,7 +6,8 @@ import pytest
 
 from agents.approval import Asking, auto, never
 from agents.chat_model import ModelError, Reply, ScriptedModel, Usage, calling
-from agents.loop import Ending, Limits, cut, run
+from agents.limits import Ending, Limits
+from agents.loop import cut, run
 from agents.orders import alphabetical, shuffled
 from agents.tool_host import Tool, ToolResult
 from agents.trace import MemoryTrace
@@ -71,6 +72,7 @@ async def test_parallel_calls_are_made_at_once_and_answered_in_their_order() -> 
         ("add", '{"a": 1}', "do not fit its schema: 'b' is a required property"),
         ("add", '{"a": "x", "b": 2}', "a: 'x' is not of type 'integer'"),
         ("add", "[" * 100_000, "not valid JSON"),
+        ("echo", '{"text": "\\ud800"}', "half of a surrogate pair"),
     ],
 )
 async def test_a_bad_call_goes_back_to_the_model_as_an_error(name: str, arguments: str, told: str) -> None:
@@ -164,6 +166,14 @@ async def test_a_failure_of_the_model_is_raised_and_stands_in_the_trace() -> Non
         await run("x", ScriptedModel([ADD, ModelError("over budget", status=400)]), Sums(), trace=trace)
     assert trace.events[-1]["event"] == "end"
     assert (trace.events[-1]["ending"], trace.events[-1]["reason"]) == ("failed", "over budget")
+
+
+@pytest.mark.parametrize("fault", [TimeoutError(), RuntimeError("a defect")])
+async def test_a_defect_is_raised_and_not_taken_for_the_limit_of_time(fault: Exception) -> None:
+    trace = MemoryTrace()
+    with pytest.raises(type(fault)):
+        await run("x", ScriptedModel([fault]), Sums(), limits=Limits(seconds=60), trace=trace)
+    assert (trace.events[-1]["event"], trace.events[-1]["ending"]) == ("end", "failed")
 
 
 async def test_an_interrupted_run_ends_its_trace_and_stays_interrupted() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agents.chat_model import OpenAIChatModel
-from agents.loop import Ending, Limits, run
+from agents.limits import Ending, Limits
+from agents.loop import run
 from agents.tool_host import McpToolHost, Tool, ToolHost, ToolResult
 from agents.trace import MemoryTrace
 from tests.conftest import LiveGateway

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from agents.chat_model import Reply, ScriptedModel, ToolCall, Usage, calling
-from agents.loop import Ending, run
+from agents.limits import Ending
+from agents.loop import run
 from agents.react import ReActModel, as_text, understood
 from tests.agents.test_loop import Sums
 

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from agents.tool_host import McpServer, McpToolHost, Tool, bundled_server
-from toolkit.core.errors import ToolkitError
+from toolkit.core.errors import ToolkitError, UsageError
 
 SCRIPT = str(Path(__file__).with_name("arithmetic_server.py"))
 ARITHMETIC = McpServer("arithmetic", (sys.executable, "-P", SCRIPT))
@@ -96,7 +96,13 @@ async def test_a_command_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ToolkitError, match="the MCP server ghost did not start") as refused:
         async with McpToolHost([McpServer("ghost", ("no-such-program", "--x"))]):
             pass
-    assert refused.value.hint == "no-such-program --x"
+    assert "there is no program no-such-program" in refused.value.message
+    assert refused.value.hint == "which no-such-program"
+
+
+def test_two_servers_of_one_name_are_refused_since_their_tools_could_not_be_told_apart() -> None:
+    with pytest.raises(UsageError, match="two MCP servers are named arithmetic"):
+        McpToolHost([ARITHMETIC, ARITHMETIC])
 
 
 async def test_an_address_where_nothing_listens_is_refused() -> None:

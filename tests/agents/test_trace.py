@@ -19,6 +19,12 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert first["time"] <= last["time"]
 
 
+def test_half_a_surrogate_pair_does_not_break_a_trace(tmp_path: Path) -> None:
+    with FileTrace(tmp_path / "t.jsonl") as trace:
+        trace.write("reply", text="half \ud800")
+    assert read_trace(tmp_path / "t.jsonl")[0]["text"] == "half \ud800"
+
+
 def test_every_event_is_on_disk_before_the_next_thing_happens(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     with FileTrace(path) as trace:

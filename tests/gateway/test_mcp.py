@@ -1,14 +1,20 @@
-"""The MCP servers behind the gateway: for every virtual key that works, and nothing else of LiteLLM's opened."""
+"""The MCP servers behind the gateway: for the virtual keys that may use them, and nothing else of LiteLLM's opened."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 
+from gateway import supervisor
+from gateway.keys.spend import By, report
 from gateway.keys.store import open_store
 from gateway.settings import load_settings
 from tests.conftest import LiveGateway
@@ -55,6 +61,84 @@ async def test_a_virtual_key_lists_and_calls_the_named_servers_and_what_they_ref
     assert ".." in str(outside.content)
 
 
+async def test_a_call_starts_no_server_and_meets_nothing_that_another_call_left(gateway: LiveGateway) -> None:
+    before = served(gateway, "python").pid
+    async with tools(gateway, gateway.key("mcp-first")) as client:
+        await client.call_tool("python-run_python", {"code": "left = 1; open('/scratch/left', 'w').close()"})
+    async with tools(gateway, gateway.key("mcp-second")) as client:
+        name = await client.call_tool("python-run_python", {"code": "left"})
+        file = await client.call_tool("python-run_python", {"code": "open('/scratch/left')"})
+    assert "NameError" in (name.structured_content or {})["error"]
+    assert "FileNotFoundError" in (file.structured_content or {})["error"]
+    assert served(gateway, "python").pid == before
+
+
+async def test_a_key_lists_and_calls_only_the_servers_that_it_names(gateway: LiveGateway) -> None:
+    (gateway.notes / "note.txt").write_text("a note\n", encoding="utf-8")
+    async with tools(gateway, gateway.key("mcp-files", models=("toolkit-tiny", "mcp/files"))) as client:
+        assert {tool.name.partition("-")[0] for tool in (await client.list_tools()).tools} == {"files"}
+        assert not (await client.call_tool("files-read_file", {"path": "note.txt"})).is_error
+        assert await refusal(client, "python-run_python", {"code": "1"})
+
+
+async def test_calls_count_among_the_requests_of_a_minute_and_stand_in_the_books(gateway: LiveGateway) -> None:
+    (gateway.notes / "note.txt").write_text("a note\n", encoding="utf-8")
+    async with tools(gateway, gateway.key("mcp-rate", rpm=2)) as client:
+        for _ in range(2):
+            assert not (await client.call_tool("files-read_file", {"path": "note.txt"})).is_error
+        assert "2 requests a minute" in await refusal(client, "files-read_file", {"path": "note.txt"})
+    with gateway.environment(), open_store(load_settings().keys.url) as store:
+        [line] = [line for line in report(store, by=By.KEY) if line.name == "mcp-rate"]
+        models = {line.name for line in report(store, by=By.MODEL)}
+    assert (line.requests, line.cost_nano, line.failed, line.lost) == (2, 0, 0, 0)
+    assert "mcp/files" in models
+
+
+def test_a_server_serves_the_proxy_alone_and_its_token_stands_nowhere(gateway: LiveGateway) -> None:
+    server = served(gateway, "files")
+    token = server.environ()["TOOLKIT_MCP_TOKEN"]
+    port = server.cmdline()[server.cmdline().index("--http") + 1]
+    for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Bearer {gateway.key('mcp-door')}"}):
+        answer = httpx.post(f"http://127.0.0.1:{port}/mcp", json=HELLO, headers=ACCEPT | given, trust_env=False)
+        assert answer.status_code == 401, answer.text
+    allowed = ACCEPT | {"authorization": f"Bearer {token}"}
+    assert httpx.post(f"http://127.0.0.1:{port}/mcp", json=HELLO, headers=allowed, trust_env=False).status_code == 200
+    assert not any(token in " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    written = [path for path in gateway.home.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+    assert written == []
+
+
+async def test_a_server_that_is_killed_is_started_again_and_answers(gateway: LiveGateway) -> None:
+    (gateway.notes / "note.txt").write_text("a note\n", encoding="utf-8")
+    before = served(gateway, "files")
+    async with tools(gateway, gateway.key("mcp-killed")) as client:
+        before.kill()
+        deadline = time.monotonic() + 60
+        while (await client.call_tool("files-read_file", {"path": "note.txt"})).is_error:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.2)
+    assert served(gateway, "files").pid != before.pid
+
+
+def served(gateway: LiveGateway, name: str) -> psutil.Process:
+    """The process of a server that runs now."""
+    with gateway.environment():
+        found = supervisor.running()
+    assert found is not None
+    [server] = psutil.Process(found.pids[f"mcp-{name}"]).children()
+    return server
+
+
+async def refusal(client: Client, tool: str, arguments: dict[str, Any]) -> str:
+    """What the client is told instead of an answer."""
+    try:
+        answer = await client.call_tool(tool, arguments)
+    except MCPError as error:
+        return str(error)
+    assert answer.is_error
+    return str(answer.content)
+
+
 @pytest.mark.parametrize(
     ("state", "says"),
     [
@@ -62,12 +146,14 @@ async def test_a_virtual_key_lists_and_calls_the_named_servers_and_what_they_ref
         ("unknown", "This gateway knows no such key"),
         ("blocked", "is blocked. `toolkit keys unblock mcp-blocked`"),
         ("expired", "The key mcp-expired expired"),
+        ("elsewhere", "The key mcp-elsewhere may use no MCP server: its models name none, as mcp/files would."),
     ],
 )
 def test_a_key_that_does_not_work_gets_nothing(gateway: LiveGateway, state: str, says: str) -> None:
     secret = {"none": "", "unknown": "sk-toolkit-unknown"}.get(state)
     if secret is None:
-        secret = gateway.key(f"mcp-{state}", **({"expires": 1} if state == "expired" else {}))
+        limits: dict[str, Any] = {"expired": {"expires": 1}, "elsewhere": {"models": ("toolkit-tiny",)}}
+        secret = gateway.key(f"mcp-{state}", **limits.get(state, {}))
     if state == "blocked":
         with gateway.environment():
             open_store(load_settings().keys.url).block("mcp-blocked")

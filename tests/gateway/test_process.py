@@ -51,6 +51,17 @@ def test_a_child_that_ends_at_once_is_reported_with_the_end_of_its_log(tmp_path:
     child.stop()
 
 
+def test_an_answer_of_another_program_at_its_port_is_not_taken_for_the_childs(tmp_path: Path) -> None:
+    port = free_port()
+    squatter = Child("squatter", [sys.executable, "-c", SERVER, str(port)], log=tmp_path / "log")
+    squatter.wait_until(f"http://127.0.0.1:{port}/", timeout=20)
+    child = Child("late", [sys.executable, "-c", "import time; time.sleep(60)"], log=tmp_path / "log")
+    with pytest.raises(ToolkitError, match="late did not answer within"):
+        child.wait_until(f"http://127.0.0.1:{port}/", timeout=0.5)
+    child.stop(grace=1)
+    squatter.stop()
+
+
 def test_a_child_that_never_answers_is_reported_after_the_bound(tmp_path: Path) -> None:
     child = Child("sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], log=tmp_path / "log")
     with pytest.raises(ToolkitError, match="did not answer within"):

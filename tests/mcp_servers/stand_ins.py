@@ -88,6 +88,7 @@ def serving(answer: Callable[[Asked], Answer], tls: ssl.SSLContext | None = None
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128  # fifty calls at once are fifty connections at once
 
         def handle_error(self, request: object, client_address: object) -> None:
             pass  # a client that goes is not an error here

@@ -126,6 +126,10 @@ async def test_a_search_finds_texts_and_expressions(folder: Path) -> None:
     assert "the regular expression is wrong" in await refusal(folder, "search_files", text="(", regex=True)
 
 
+async def test_a_search_in_what_is_not_there_is_told(folder: Path) -> None:
+    assert "there is no folder gone" in await refusal(folder, "search_files", text="x", path="gone")
+
+
 async def test_an_expression_that_backtracks_without_end_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,3 +182,39 @@ async def test_a_long_search_reports_progress(folder: Path) -> None:
     async with Client(make([folder])) as client:
         await client.call_tool("search_files", {"text": "nothing"}, progress_callback=note)
     assert seen == [200, 400]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "(((a{1000}){1000}){1000}){1000}",
+        "(?:a{65535}){65535}",
+        ",".join(["a{9999}"] * 9),
+        "([(]a{200}){200}",
+        "(?R)",
+        "a(?1)",
+    ],
+)
+async def test_an_expression_that_grows_without_end_when_it_is_compiled_or_recurses_is_refused(
+    folder: Path, expression: str
+) -> None:
+    assert "use smaller counts" in await refusal(folder, "search_files", text=expression, regex=True)
+
+
+async def test_an_expression_that_is_nested_too_deep_is_refused(folder: Path) -> None:
+    text = await refusal(folder, "search_files", text="(" * 450 + ")" * 450, regex=True)
+    assert "the regular expression is wrong" in text
+
+
+@pytest.mark.parametrize(
+    ("expression", "parts"),
+    [("abc", 3), ("(?:ab){30}", 60), (r"\(a{50}\)", 52), ("((a{9}){9}){9}", 729), ("[)]x{7}", 10)],
+)
+def test_counts_are_written_out_before_an_expression_is_compiled(expression: str, parts: int) -> None:
+    assert parts <= files.unrolled(expression) <= 2 * parts + 20
+
+
+async def test_usual_expressions_with_counts_are_searched_for(folder: Path) -> None:
+    (folder / "ids.txt").write_text("id 123e4567-e89b-12d3-a456-426614174000 end\n")
+    identity = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    assert len((await call(folder, "search_files", text=identity, regex=True))["matches"]) == 1

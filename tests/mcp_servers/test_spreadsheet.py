@@ -147,6 +147,39 @@ async def test_formulas_of_others_stay_and_none_is_brought_in(client: Sheets | C
     assert (folder / "sales.csv").read_text().splitlines()[-1] == "'=cmd|' /C calc'!A1,-5,"
 
 
+@pytest.mark.parametrize(
+    ("path", "told"), [("gone", "there is no folder gone"), ("notes.txt", "notes.txt is not a folder")]
+)
+async def test_what_holds_no_spreadsheets_is_told_and_not_listed_as_empty(client: Sheets, path: str, told: str) -> None:
+    assert told in await refusal(client, "list_spreadsheets", path=path)
+
+
+@pytest.mark.parametrize("file", ["sales.csv", "shop.xlsx", "people.sqlite"])
+async def test_a_cell_with_control_characters_is_refused(client: Sheets, folder: Path, file: str) -> None:
+    before = (folder / file).read_bytes()
+    column = "item" if file == "shop.xlsx" else "name"
+    text = await refusal(client, "append_rows", file=file, rows=[{column: "a\x00b\x1b[2J"}])
+    assert "no control characters" in text
+    assert (folder / file).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("append_rows", {"rows": [{"name": "Zoe"}]}),
+        ("update_rows", {"where": {"name": "Ann"}, "values": {"amount": 1}}),
+        ("read_spreadsheet", {}),
+    ],
+)
+@pytest.mark.parametrize("file", ["sales.csv", "shop.xlsx", "people.sqlite"])
+async def test_a_sheet_that_is_not_there_is_neither_read_nor_written(
+    client: Sheets, folder: Path, file: str, tool: str, arguments: dict[str, Any]
+) -> None:
+    before = (folder / file).read_bytes()
+    assert "no sheet named `Q3`; sheets: " in await refusal(client, tool, file=file, sheet="Q3", **arguments)
+    assert (folder / file).read_bytes() == before
+
+
 async def test_errors_name_what_there_is(client: Sheets | Client) -> None:
     assert "no sheet named `Q3`; sheets: Q1, Q2" in await refusal(
         client, "read_spreadsheet", file="shop.xlsx", sheet="Q3"

@@ -112,6 +112,9 @@ def test_the_order_and_seed_reach_the_model(endpoint: Endpoint) -> None:
         (["--key", "sk-1"], "must be a reference like env:"),
         (["--key", "env:NO_SUCH_KEY"], "NO_SUCH_KEY, which is not set"),
         (["--server", "nameless"], "is no MCP server"),
+        (["--tools", "nothing"], "there is no MCP server named nothing"),
+        (["--tools", "prices,prices"], "two MCP servers are named prices"),
+        (["--trace", "/proc/nowhere/t.jsonl"], "no trace can be written to /proc/nowhere/t.jsonl"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_asked(

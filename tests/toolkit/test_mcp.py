@@ -63,7 +63,12 @@ def test_what_a_tool_refuses_is_an_error_with_a_hint(capfd: Any) -> None:
         (["call", "nothing", "x"], "there is no MCP server named nothing"),
         (["call", "files", "read_file", "{not json"], "the arguments are not JSON"),
         (["call", "files", "read_file", "[1]"], "the arguments must be a JSON object"),
+        (["call", "files", "read_file", "{}", "--frob"], "unrecognized arguments: --frob"),
         (["run", "nothing"], "there is no MCP server named nothing"),
+        (["connect", "claude-code", "files", "--frob"], "unrecognized arguments: --frob"),
+        (["connect", "claude-code", "files", "web", "--root", "x"], "options like --root are for one server of ours"),
+        (["connect", "claude-code", "--root", "x"], "options like --root are for one server of ours"),
+        (["connect", "claude-code", "files", "--http", "0"], "leave out --http"),
     ],
 )
 def test_wrong_usage_is_told_in_a_sentence_and_a_hint(

@@ -17,7 +17,8 @@ from toolkit.core.errors import ToolkitError, UsageError
 
 if TYPE_CHECKING:
     from agents.approval import Approval
-    from agents.loop import Limits, Run
+    from agents.limits import Limits
+    from agents.loop import Run
     from agents.orders import Order
     from agents.tool_host import McpServer, Tool
 
@@ -54,10 +55,11 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Work on a task with tools until the model answers or a limit ends it."""
-    from agents.loop import SYSTEM, Ending
+    from agents.limits import Ending
+    from agents.loop import SYSTEM
 
     out = Output(json=json, quiet=quiet)
-    task = sys.stdin.read() if task == "-" else task
+    task = _text(sys.stdin.read() if task == "-" else task)
     path = trace or _new_trace()
     # A stream names no cost until its end, and often not then: with a budget, whole replies are asked for.
     live = sys.stderr.isatty() and not (json or quiet or budget)
@@ -103,6 +105,17 @@ def replay(
     if not answers:
         lines.append("(the trace ends here: the run was cut short)")
     Output(json=json, quiet=quiet).result(events, human="\n".join(lines), quiet=answers[-1:])
+
+
+def _text(task: str) -> str:
+    """The task, if it is text: bytes of another encoding come as half surrogates, which no endpoint takes."""
+    try:
+        task.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the task is not text in UTF-8", hint="iconv -t utf-8 TASK | toolkit agent run -") from None
+    if not task.strip():
+        raise UsageError("the task is empty", hint='toolkit agent run "What is 6 * 7?"')
+    return task
 
 
 async def _work(
@@ -215,7 +228,7 @@ def _order(name: str, seed: int | None) -> "Order":
 
 
 def _limits(steps: int, tokens: str | None, seconds: str | None, budget: str | None) -> "Limits":
-    from agents.loop import Limits
+    from agents.limits import Limits
     from toolkit.core.units import parse_count, parse_duration, parse_money
 
     return Limits(

@@ -28,7 +28,9 @@ Tokens = Annotated[str | None, typer.Option(help="Tokens it may take in a period
 Reset = Annotated[str | None, typer.Option(help="When the budget starts anew: 1h, 1d, 7d, 30d, 1mo, never.")]
 Models = Annotated[
     list[str] | None,
-    typer.Option(help="A model it may use, or a pattern like 'gemma-4-*'; repeatable. all: every one."),
+    typer.Option(
+        help="A model it may use, a pattern like 'gemma-4-*', or an MCP server as mcp/NAME; repeatable. all: all."
+    ),
 ]
 Rpm = Annotated[str | None, typer.Option(help="Requests a minute, over all workers and gateways; none.")]
 Tpm = Annotated[str | None, typer.Option(help="Tokens a minute: 100k, none.")]
@@ -274,6 +276,7 @@ def migrate_store(
 def _check_models(patterns: "tuple[str, ...]", out: Output) -> None:
     """Refuse a pattern that matches nothing the running gateway serves."""
     from gateway.keys.patterns import check_patterns
+    from gateway.keys.routes import tool_model
     from gateway.supervisor import running
 
     if not patterns:
@@ -282,7 +285,7 @@ def _check_models(patterns: "tuple[str, ...]", out: Output) -> None:
     if gateway is None:
         out.note("The gateway is not running, so nobody checked that these models exist.")
         return
-    check_patterns(patterns, [model.name for model in gateway.models])
+    check_patterns(patterns, [*(model.name for model in gateway.models), *map(tool_model, gateway.mcp)])
 
 
 def _store(config: Path | None) -> "KeyStore":

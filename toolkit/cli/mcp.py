@@ -69,15 +69,18 @@ def call_tool(
     result = asyncio.run(_ask(name, list(context.args), lambda client: client.call_tool(tool, given)))
     text = "\n".join(_shown(block) for block in result.content)
     if result.is_error:
-        raise ToolkitError(f"{tool}: {text}", hint=f"toolkit mcp list --tools  # the arguments of {tool}")
+        raise ToolkitError(f"{tool}: {text}", hint=f"toolkit mcp list --tools --json  # the arguments of {tool}")
     document = result.structured_content
     out.result(document if document is not None else result.model_dump(by_alias=True, mode="json"), human=text)
 
 
-@app.command(name="connect")
+@app.command(name="connect", context_settings={"ignore_unknown_options": True})
 def connect_servers(
     client: Annotated[str, typer.Argument(help="claude-code or opencode.")],
-    names: Annotated[list[str], typer.Argument(help="Servers of ours, or github (the hosted one).")],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Servers of ours, or github (the hosted one). One may be followed by its options."),
+    ],
     scope: Annotated[str, typer.Option(help="user: everywhere; project: in this folder.")] = "user",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
     json: Json = False,
@@ -93,16 +96,19 @@ def connect_servers(
 
     out = Output(json=json, quiet=quiet)
     path = config_path(client, scope_named(scope), Path.cwd(), os.environ, Path.home())
+    names, options = _with_options(names)
     for name in names:
         if name != GITHUB:
             load(name)
+    if options:
+        _check_options(client, names, options)
     done = [
         put_in_place(
             out,
             client,
             f"mcp {name}",
             path,
-            partial(wishes, client, name, [sys.executable, "-P", "-m", "mcp_servers", name]),
+            partial(wishes, client, name, [sys.executable, "-P", "-m", "mcp_servers", name, *options]),
             {"scope": scope},
             dry_run=dry_run,
         )
@@ -139,6 +145,28 @@ def disconnect_servers(
     out.result(undone, human=None, quiet=[row["path"] for row in undone])
 
 
+def _with_options(given: list[str]) -> tuple[list[str], list[str]]:
+    """The names, and what follows them from the first option on."""
+    first = next((place for place, text in enumerate(given) if text.startswith("-")), len(given))
+    return given[:first], given[first:]
+
+
+def _check_options(client: str, names: list[str], options: list[str]) -> None:
+    """Raise UsageError unless they are options of the one server named."""
+    from mcp_servers.catalogue import SERVERS, parser
+
+    if len(names) != 1 or names[0] not in SERVERS:
+        raise UsageError(
+            f"options like {options[0]} are for one server of ours",
+            hint=f"toolkit mcp connect {client} files --root FOLDER",
+        )
+    if parser(names[0]).parse_args(options).http is not None:
+        raise UsageError(
+            f"{client} starts the server itself, over stdio; leave out --http",
+            hint=f"toolkit mcp connect {client} {names[0]}",
+        )
+
+
 def _parsed(text: str) -> dict[str, Any]:
     from json import JSONDecodeError, loads
 
@@ -160,15 +188,15 @@ def _shown(block: Any) -> str:
 
 
 def _client(name: str, options: list[str]) -> Any:
-    """A client of the server `name`, run the way a client's configuration would run it."""
+    """A client of the server `name`, run the way a client's configuration would run it. Raises UsageError."""
     import os
 
     from mcp.client.client import Client
     from mcp.client.stdio import StdioServerParameters, stdio_client
 
-    from mcp_servers.catalogue import load
+    from mcp_servers.catalogue import parser
 
-    load(name)
+    parser(name).parse_args(options)
     command = StdioServerParameters(
         command=sys.executable, args=["-P", "-m", "mcp_servers", name, *options], env=dict(os.environ), cwd=Path.cwd()
     )

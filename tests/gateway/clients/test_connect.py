@@ -198,6 +198,12 @@ def test_what_was_edited_by_hand_since_stays(home: Path, capsys: pytest.CaptureF
     assert "it stays: env.ANTHROPIC_MODEL" in capsys.readouterr().err
 
 
+def test_a_server_is_connected_with_its_options(home: Path) -> None:
+    assert run(["mcp", "connect", "opencode", "files", "--root", "/tmp", "--scope", "user", "--read-only"]) == 0
+    command = parsed(opencode_file(home))["mcp"]["files"]["command"]
+    assert command[-5:] == ["mcp_servers", "files", "--root", "/tmp", "--read-only"]
+
+
 def test_two_things_in_one_file_are_taken_back_in_either_order(home: Path) -> None:
     for text in OPENCODE.values():
         for order in (("connect", "mcp"), ("mcp", "connect")):

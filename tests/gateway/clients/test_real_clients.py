@@ -28,6 +28,8 @@ from tests.conftest import isolate, only_builtin
 from tests.gateway.clients.door import door
 from tests.gateway.clients.scripted_ollama import TAG, ollama
 from tests.gateway.clients.scripted_upstream import Body, Says, Upstream, results, tool_names, upstream
+from tests.mcp_servers.calls import CALLS, Call, compact, options, services
+from tests.mcp_servers.stand_ins import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -241,16 +243,24 @@ def test_a_file_is_read_and_edited(gateway: Running, client: Client) -> None:
     assert file.read_text(encoding="utf-8") == "roses are blue\n"
 
 
-def test_a_tool_of_ours_is_called_over_mcp(gateway: Running, client: Client) -> None:
-    (client.project / "sales.csv").write_text("item,amount\na,50\nb,150\nc,250\n", encoding="utf-8")
-    connected = client.toolkit("mcp", "connect", client.name, "spreadsheet")
-    assert connected.returncode == 0, connected.stderr
-    query = calls(
-        "spreadsheet_query_spreadsheet", file="sales.csv", sql="SELECT COUNT(*) AS n FROM data WHERE amount > 100"
+def test_a_tool_of_each_of_our_servers_is_called_over_mcp(gateway: Running, client: Client) -> None:
+    """Then one call that is refused: the model reads why."""
+    (client.project / "t.csv").write_text("a\n1\n2\n", encoding="utf-8")
+    refused = Call("read_file", {"path": "../t.csv"}, "steps like `..` are not allowed")
+    turns = [*CALLS.items(), ("files", refused)]
+    gateway.upstream.script = in_turn(
+        *(calls(f"{server}_{call.tool}", **call.arguments) for server, call in turns), last_result
     )
-    gateway.upstream.script = in_turn(query, last_result)
-    said = client.launch("how many?", "--allowedTools", "mcp__spreadsheet__query_spreadsheet")
-    assert "2" in said.partition("the tool said:")[2], said
+    with serving(services) as outside:
+        given = options(outside.url)
+        for names in ([name for name in CALLS if name not in given], *([name, *given[name]] for name in given)):
+            connected = client.toolkit("mcp", "connect", client.name, *names)
+            assert connected.returncode == 0, connected.stderr
+        client.launch("do it all", "--allowedTools", ",".join(f"mcp__{name}" for name in CALLS))
+        assert {"/simple/price", "/search", "/sdapi/v1/txt2img"} <= set(outside.paths)
+    said = results(gateway.upstream.asked[-1])
+    for (name, call), text in zip(turns, said, strict=True):
+        assert call.answer.replace(" ", "") in compact(text), f"{name}: {text}"
     assert client.toolkit("mcp", "disconnect", client.name).returncode == 0
 
 
