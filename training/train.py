@@ -38,7 +38,7 @@ class Plan:
     """Everything that decides the result."""
 
     seed: int = 1
-    steps: int = 2300
+    steps: int = 2000
     tokens: int = 2400  # of a worker's batch
     workers: int = 2
     rate: float = 1.3e-3
