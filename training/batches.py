@@ -7,6 +7,7 @@ stand in one batch.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ from training.conversation import (
 )
 from training.generator import Generator, Recipe
 from training.model import Layout
+from training.tokenizer import canonical, listed
 
 FIRST_PIECE, NAME_PIECE, OPENING_PIECE, PROMPT_PIECE = 5.0, 3.0, 3.0, 0.1
 PROMPT_SHARE = 0.08
+MOST_COPIES = 10  # of a decision, that are supervised
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Branch:
     weights: list[float]
     choices: list[tuple[int, int]]  # place in the branch that asks, place in the trunk that holds the answer
     requests: list[tuple[int, int]]  # place in the branch that asks, place in the branch where the request ends
+    begins: list[tuple[int, int]]  # place in the branch before a value, place in the branch of its first token
+    copies: list[tuple[int, int]]  # place in a value, place in the branch of the token that comes next
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """`ids` and `weights` (of each token as a target): [tokens]; `choices`, `requests`: see `Model.attention_loss`."""
+    """`ids` and `weights` (of each token as a target): [tokens]; `points`: by name, for `Model.attention_loss`."""
 
     ids: Tensor
     weights: Tensor
     layout: Layout
-    choices: Tensor
-    requests: Tensor
+    points: dict[str, Tensor]
 
 
 class Encoder:
@@ -68,6 +72,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.end = tokenizer.token_to_id(END)
         self.name_open = len(tokenizer.encode(NAME_OPEN).ids)
+        self.canonical = [canonical(token) for token in listed(tokenizer)]
 
     def row(self, sitting: Sitting, noise: random.Random) -> Row:
         opening = render_opening(sitting.system, sitting.tools)
@@ -89,8 +94,36 @@ class Encoder:
                 asks = []
             weights = self._prompt_weights(len(before), noise) + self._answer_weights(decision, len(answer))
             choices, requests = [(ask, target) for ask in asks], [(ask, spoken) for ask in asks]
-            branches.append(Branch(before + answer, weights, choices, requests))
-        return Row(list(encoded.ids), self._prompt_weights(len(encoded.ids), noise), branches)
+            begins, copies = self._values(decision)
+            branches.append(Branch(before + answer, weights, choices, requests, begins, copies))
+        return Row(list(encoded.ids), [0.0] * len(encoded.ids), branches)
+
+    def _values(self, decision: Decision) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Where the values of a call stand in the request, as pairs of places in the branch: what `Branch` holds."""
+        if not isinstance(decision.answer, Call):
+            return [], []
+        asked = self.tokenizer.encode(decision.before + ANSWER_OPEN)
+        answer, answer_text = self.tokenizer.encode(render_answer(decision.answer)), render_answer(decision.answer)
+        start = decision.before.rindex(f"{START}user\n")
+        request = decision.before[start:].lower()
+        begins, copies, at = [], [], answer_text.index('"arguments"')
+        for value in decision.answer.arguments.values():
+            text = json.dumps(value, ensure_ascii=False).strip('"')
+            at = answer_text.index(text, at)
+            found = request.rfind(text.lower())
+            if found >= 0:
+                sources = {offset[0]: place for place, offset in enumerate(asked.offsets)}
+                for place, (begin, end) in enumerate(answer.offsets):
+                    source = sources.get(start + found + begin - at)
+                    source = sources.get(start + found + begin - at - 1) if source is None else source
+                    if not at <= begin < end <= at + len(text) or source is None:
+                        continue
+                    if self.canonical[asked.ids[source]] != self.canonical[answer.ids[place]]:
+                        continue
+                    pair = (len(asked.ids) + place - 1, source)
+                    (begins if begin == at else copies).append(pair)
+            at += len(text)
+        return begins, copies[:MOST_COPIES]
 
     def _prompt_weights(self, length: int, noise: random.Random) -> list[float]:
         """A few tokens of the prompt are predicted too. The first of a part never is: what precedes it varies."""
@@ -127,8 +160,7 @@ def collate(rows: list[Row]) -> Batch:
     branches: list[list[int]] = []
     parents: list[int] = []
     lengths: list[tuple[int, int]] = []
-    choices: list[tuple[int, int, int]] = []
-    requests: list[tuple[int, int, int]] = []
+    points: dict[str, list[tuple[int, int, int]]] = {"choice": [], "request": [], "begin": [], "copy": []}
 
     def add(part: Row | Branch, first: int, slot: int, length: int) -> list[int]:
         start = len(ids)
@@ -145,8 +177,9 @@ def collate(rows: list[Row]) -> Batch:
             branches.append(add(branch, len(row.ids), len(rows) * longest + this * widest, widest))
             parents.append(number)
             lengths.append((len(row.ids), len(branch.ids)))
-            choices.extend((this, ask, target) for ask, target in branch.choices)
-            requests.extend((this, ask, longest + target) for ask, target in branch.requests)
+            points["choice"].extend((this, ask, target) for ask, target in branch.choices)
+            for name, pairs in (("request", branch.requests), ("begin", branch.begins), ("copy", branch.copies)):
+                points[name].extend((this, ask, longest + target) for ask, target in pairs)
     trunk_lengths, _ = torch.tensor(lengths).unbind(1)
     sees = torch.zeros(len(branches), 1, widest, longest + widest, dtype=torch.bool)
     sees[:, :, :, :longest] = (torch.arange(longest) < trunk_lengths[:, None])[:, None, None]
@@ -159,8 +192,8 @@ def collate(rows: list[Row]) -> Batch:
         torch.tensor(parents),
         sees,
     )
-    points = [torch.tensor(found, dtype=torch.long).reshape(-1, 3) for found in (choices, requests)]
-    return Batch(torch.tensor(ids), torch.tensor(weights), layout, *points)
+    tensors = {name: torch.tensor(found, dtype=torch.long).reshape(-1, 3) for name, found in points.items()}
+    return Batch(torch.tensor(ids), torch.tensor(weights), layout, tensors)
 
 
 def chunk(
@@ -194,5 +227,5 @@ def copying_practice(vocabulary: int, seed: int, number: int, tokens: int) -> Ba
         alone = noise.random() < 0.5
         piece = [noise.choice(few) if alone else noise.randrange(5, vocabulary) for _ in range(period)]
         ids = (piece * (length // period + 1))[:length]
-        rows.append(Row([], [], [Branch(ids, [0.0] * (period + 1) + [1.0] * (length - period - 1), [], [])]))
+        rows.append(Row([], [], [Branch(ids, [0.0] * (period + 1) + [1.0] * (length - period - 1), [], [], [], [])]))
     return collate(rows)

@@ -53,6 +53,7 @@ class Catalogue:
     tails: tuple[str, ...]
     contexts: tuple[str, ...]
     facts: tuple[str, ...]
+    acts: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     by_name: dict[str, Kind] = field(repr=False, default_factory=dict)
 
 
@@ -170,12 +171,12 @@ def plural(noun: str) -> str:
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
-def parse_chats(path: Path) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
-    """Pairs of (what people say, what the model may answer), one per line, separated by `=>`."""
+def parse_pairs(path: Path, separator: str) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    """Pairs of alternatives, one per line: of what people say and what may be answered, or of verbs and things."""
     pairs = []
     for line in _lines(path):
-        said, _, answers = line.partition("=>")
-        pairs.append((alternatives(said), alternatives(answers)))
+        left, _, right = line.partition(separator)
+        pairs.append((alternatives(left), alternatives(right)))
     return tuple(pairs)
 
 
@@ -197,10 +198,11 @@ def load(folder: Path = KINDS) -> Catalogue:
         verbs=parse_groups(folder / "verbs.txt"),
         nouns=parse_groups(folder / "nouns.txt"),
         systems=tuple(_lines(folder / "systems.txt")),
-        chats=parse_chats(folder / "chats.txt"),
+        chats=parse_pairs(folder / "chats.txt", "=>"),
         results=tuple(_lines(folder / "results.txt")),
         tails=tuple(_lines(folder / "tails.txt")),
         contexts=tuple(_lines(folder / "contexts.txt")),
         facts=tuple(_lines(folder / "facts.txt")),
+        acts=parse_pairs(folder / "acts.txt", ">"),
         by_name=by_name,
     )

@@ -13,6 +13,7 @@ START, END = "<|im_start|>", "<|im_end|>"
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 NAME_OPEN = CALL_OPEN + '\n{"name": "'
 ANSWER_OPEN = f"{START}assistant\n"
+NAMED = "=>"  # stands before the second name of a tool and nowhere else, so that a head finds it by that
 DESCRIPTION_LIMIT = 480
 CHOICE_LIMIT = 8
 
@@ -42,12 +43,12 @@ class Tool:
     parameters: tuple[Parameter, ...] = ()
 
     def before_name(self) -> str:
-        """The part of the line before the quoted name: read first, so that the name can be chosen knowing it."""
+        """The part of the line before the second name: read first, so that the name can be chosen knowing it."""
         description = self.description.replace("\n", " ").strip()[:DESCRIPTION_LIMIT]
-        return f'{self.name}: {description} "' if description else f'{self.name}: "'
+        return f"{self.name}: {description} {NAMED}" if description else f"{self.name}: {NAMED}"
 
     def render(self) -> str:
-        return f'{self.before_name()}{self.name}" [{", ".join(p.render() for p in self.parameters)}]'
+        return f"{self.before_name()}{self.name} [{','.join(p.render() for p in self.parameters)}]"
 
     def openai(self) -> dict[str, object]:
         """The tool as an OpenAI chat request carries it."""

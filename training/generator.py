@@ -12,7 +12,7 @@ import random
 import re
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training import catalogue as kinds
 from training.catalogue import Argument, Catalogue, Kind
@@ -36,6 +36,32 @@ GENERAL = {
     "http_request",
 }
 FACT_GROUPS = {"web", "finance", "life", "suite"}
+# Kinds of those groups that act, so that no search or program stands in for them.
+ACTING = {
+    "rent_car",
+    "add_to_cart",
+    "return_item",
+    "generate_image",
+    "resize_image",
+    "remove_background",
+    "rotate_image",
+    "transcribe",
+    "text_to_speech",
+    "trim_video",
+    "transfer_money",
+    "shorten_url",
+    "post_blog",
+    "qr_code",
+}
+# Words too common to be replaced by invented ones.
+COMMON_WORDS = set(
+    (
+        "what which when where with from that this there have does much many more some into about over under than "
+        "they them your mine ours their will would could should please tell give want need look like used uses "
+        "using returns return given every each between after before same other only also want find show make one "
+        "off the for and are was how who has had can its our out new any all two not you his her too get see use"
+    ).split()
+)
 
 OPENERS = ("please ", "can you ", "could you ", "I need you to ", "would you ", "I'd like you to ", "I want you to ")
 GREETINGS = ("hi, ", "hey, ", "hello, ", "ok, ", "quick question: ", "so, ", "now ", "well, ", "also, ")
@@ -93,6 +119,7 @@ class Recipe:
     wordy: float = 0.14
     toolless: float = 0.02
     unserved: float = 0.11
+    strange: float = 0.35
 
 
 class Generator:
@@ -163,6 +190,9 @@ class Generator:
             chosen = chosen[: count - twins + 1] + [chosen[0]] * (twins - 1)
         r.shuffle(chosen)
         tools: list[Tool] = []
+        if r.random() < recipe.strange:
+            strange = {kind.name: self.estranged(kind) for kind in chosen if r.random() < 0.8}
+            chosen = [strange.get(kind.name, kind) for kind in chosen]
         for kind in chosen:
             tools.append(self.tool(kind, recipe.random_names, {tool.name for tool in tools}))
         decisions = []
@@ -234,15 +264,21 @@ class Generator:
         offered = {kind.name for kind in chosen}
         taken = set().union(*(self.rivals[name] for name in offered))
         groups = {kind.group for kind in chosen}
+        if self.random.random() < (0.6 if offered & GENERAL else 0.25):
+            return Decision(turn("user", self._dress(self._act())), NOTHING_FITS)
         for _ in range(100):
             kind = self._any_kind()
             if kind.name in taken or self.rivals[kind.name] & offered or kind.group in groups:
                 continue
-            if offered & GENERAL and kind.group in FACT_GROUPS:
+            if offered & GENERAL and kind.group in FACT_GROUPS and kind.name not in ACTING:
                 continue
             break
-        request, _ = self.request(kind)
+        request, _ = self.request(self.estranged(kind) if self.random.random() < 0.3 else kind)
         return Decision(turn("user", self._dress(request)), NOTHING_FITS)
+
+    def _act(self) -> str:
+        verbs, things = self.random.choice(self.data.acts)
+        return self._fill(f"{self.random.choice(verbs)} {self.random.choice(things)}")
 
     def _chat(self, knows: bool = False) -> Decision:
         """Small talk. Where a tool `knows`, questions of fact are no small talk."""
@@ -376,6 +412,45 @@ class Generator:
             "" if r.random() < 0.03 and name in kind.names else self.describe(kind.descriptions, kind.arguments)
         )
         return Tool(name, description, tuple(parameters))
+
+    def estranged(self, kind: Kind) -> Kind:
+        """The kind with words that its descriptions and requests share replaced by invented ones, or as it is.
+
+        So sentences stay ordinary and values stay what they are, but the right tool is found by reading alone, as
+        where a kind was never seen.
+        """
+        r = self.random
+        said = [_content(request) for request in kind.requests]
+        described = [_content(description) for description in kind.descriptions]
+        shared = sorted(set().union(*said) & set().union(*described))
+        if not shared:
+            return kind
+        key, *others = r.sample(shared, len(shared))
+        swapped = {word: self._strange_word() for word in (key, *(word for word in others if r.random() < 0.6))}
+        pattern = re.compile(r"(?<![a-z{])(" + "|".join(swapped) + r")(s?)(?![a-z}])", re.IGNORECASE)
+
+        def swap(text: str) -> str:
+            return pattern.sub(lambda found: like(swapped[found[1].lower()], found[1]) + found[2], text)
+
+        def kept(texts: tuple[str, ...], words: list[set[str]]) -> tuple[str, ...]:
+            return tuple(swap(text) for text, found in zip(texts, words, strict=True) if key in found)
+
+        return replace(
+            kind,
+            names=tuple(swap(name) for name in kind.names),
+            descriptions=kept(kind.descriptions, described),
+            requests=kept(kind.requests, said),
+        )
+
+    def _strange_word(self) -> str:
+        """Invented, of the halves of two words, or any word."""
+        shape = self.random.random()
+        if shape < 0.4:
+            return self._pseudo()
+        if shape < 0.75:
+            first, second = self.random.choice(self.words), self.random.choice(self.words)
+            return first[: (len(first) + 1) // 2] + second[len(second) // 2 :]
+        return self.random.choice(self.words)
 
     def _parameter(self, argument: Argument) -> Parameter:
         r = self.random
@@ -605,6 +680,17 @@ BASE_VERBS = set(
         "edit change erase approve accept sign cancel void assign hand export locate "
     ).split()
 )
+
+
+def _content(text: str) -> set[str]:
+    """The words of a text that could name what it is about, without a plural's ending."""
+    words = re.findall(r"[a-z]{3,}", kinds.PLACEHOLDER.sub(" ", text).lower())
+    return {word.removesuffix("s") for word in words} - COMMON_WORDS - BASE_VERBS
+
+
+def like(word: str, model: str) -> str:
+    """The word with a capital if the model has one."""
+    return word.capitalize() if model[:1].isupper() else word
 
 
 def third_person(verb: str) -> str:

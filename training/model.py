@@ -89,16 +89,21 @@ class Block(nn.Module):
         self.up = nn.Linear(shape.width, shape.hidden, bias=False)
         self.down = nn.Linear(shape.hidden, shape.width, bias=False)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, layout: Layout, only: Tensor | None = None) -> Tensor:
+        """The stream [tokens, width] after this block; of the tokens `only` (indices, all in branches) where given."""
         tokens, width = x.shape
         h = self.attention_norm(x)
         q, k, v = (part(h).view(tokens, self.heads, -1) for part in (self.query, self.key, self.value))
         q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
-        length = layout.trunks.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
-        trunks = attend(q[layout.trunks], k[layout.trunks], v[layout.trunks], causal)
         branches = attend(q[layout.branches], layout.by_branch(k), layout.by_branch(v), layout.sees)
-        mixed = torch.cat((trunks.reshape(-1, width), branches.reshape(-1, width)))[layout.back]
+        if only is None:
+            length = layout.trunks.shape[1]
+            causal = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+            trunks = attend(q[layout.trunks], k[layout.trunks], v[layout.trunks], causal)
+            mixed = torch.cat((trunks.reshape(-1, width), branches.reshape(-1, width)))[layout.back]
+        else:
+            mixed = branches.reshape(-1, width)[layout.back[only] - layout.trunks.numel()]
+            x = x[only]
         x = x + self.output(mixed)
         h = self.feed_norm(x)
         fed: Tensor = self.down(F.silu(self.gate(h)) * self.up(h))
@@ -134,14 +139,18 @@ class Model(nn.Module):
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
 
-    def streams(self, ids: Tensor, layout: Layout) -> list[Tensor]:
-        """The residual stream [tokens, width] before each block, and after the last one normalised."""
+    def streams(self, ids: Tensor, layout: Layout, only: Tensor | None = None) -> list[Tensor]:
+        """The residual stream [tokens, width] before each block, and after the last one normalised.
+
+        Where `only` is given (indices of tokens in branches), the last one is computed of those alone: in training
+        most tokens of the last block would be computed for nothing.
+        """
         cosine, sine = self.cosine[layout.positions][:, None], self.sine[layout.positions][:, None]
         x = self.embedding(ids)
         streams = []
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks, start=1):
             streams.append(x)
-            x = block(x, cosine, sine, layout)
+            x = block(x, cosine, sine, layout, only if number == len(self.blocks) else None)
         return [*streams, self.norm(x)]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.conversation import END
+from training.conversation import END, NAMED
 from training.model import Block, Model
 from training.tokenizer import SPACE, canonical, listed
 
@@ -35,11 +35,12 @@ SLOW = 0.0015  # rotary frequencies below this hardly turn within a prompt: cont
 
 # Heads by task; training supervises the last two groups (`train.py`).
 PREVIOUS_HEAD = 0
-BAG_HEADS = {1: 12, 2: 14}  # head: tokens that its bag of words takes in
+BAG_HEADS = {1: 20, 2: 24}  # head: tokens that its bag of words takes in
 COPY_HEADS = slice(0, 2)
 REQUEST_HEADS = slice(2, 3)
 CHOICE_HEADS = slice(0, 3)
-REQUEST_LAYER, CHOICE_LAYER = 1, 2
+BEGIN_HEADS = slice(0, 2)
+COPY_LAYER, REQUEST_LAYER, CHOICE_LAYER, BEGIN_LAYER = 1, 1, 2, 3
 
 
 def lay_out(model: Model, tokenizer: Tokenizer, vectors: Tensor, seed: int) -> None:
@@ -50,10 +51,12 @@ def lay_out(model: Model, tokenizer: Tokenizer, vectors: Tensor, seed: int) -> N
         for block in model.blocks:
             block.output.weight.mul_(0.15)  # type: ignore[operator, union-attr]
             block.down.weight.mul_(0.15)  # type: ignore[operator, union-attr]
+        _read_identity(model)
         _Heads(model, 0).neighbourhood()
         _Heads(model, 1).copying(random)
-        quote = model.embedding.weight[tokenizer.token_to_id(SPACE + '"'), IDENTITY.start : IDENTITY.stop]
-        _Heads(model, 2).choosing(random, quote / quote.norm())
+        mark = model.embedding.weight[tokenizer.token_to_id(SPACE + NAMED), IDENTITY.start : IDENTITY.stop]
+        _Heads(model, 2).choosing(random, mark / mark.norm())
+        _Heads(model, 3).beginning(random)
 
 
 def _embed(model: Model, tokenizer: Tokenizer, vectors: Tensor, random: torch.Generator) -> None:
@@ -78,6 +81,11 @@ def _embed(model: Model, tokenizer: Tokenizer, vectors: Tensor, random: torch.Ge
     table[:, BALLAST] = (lengths.max() ** 2 - lengths**2).sqrt()
 
 
+def _read_identity(model: Model) -> None:
+    """The last norm lets through which token it is, and nothing that only makes tokens alike in length or meaning."""
+    model.norm.weight[[CONSTANT, BALLAST, *MEANING]] = 0.0
+
+
 class _Heads:
     """Writes single attention heads of one layer."""
 
@@ -99,25 +107,34 @@ class _Heads:
             self._write(head, *self._window(tokens), list(MEANING), list(BAG), 3 * Z)
 
     def copying(self, random: torch.Generator) -> None:
-        """Heads that copy what once followed this token (induction), and one that carries the request."""
+        """Heads that copy what once followed this token (induction), and one that carries the request.
+
+        Copies are quieter than the token itself: the choice reads here which token a name begins with.
+        """
         what = [CAPITAL, *IDENTITY]
         for head, asked in self._shares(COPY_HEADS, IDENTITY, len(self.slow), random):
             query, key = self._match(asked, [dim + PREVIOUS.start for dim in asked], 2.0)
-            self._write(head, query, key, what, what, 2 * Z)
+            self._write(head, query, key, what, what, Z)
         for head in range(REQUEST_HEADS.start, REQUEST_HEADS.stop):
             self._write(head, *self._last_close(), list(BAG), list(MEANING), 6 * Z)
 
-    def choosing(self, random: torch.Generator, quote: Tensor) -> None:
+    def choosing(self, random: torch.Generator, mark: Tensor) -> None:
         """Heads that compare the request's words with those around each name, and copy the name's first piece."""
         what = [CAPITAL, *IDENTITY]
         *slots, marks = self.slow
         for head, asked in self._shares(CHOICE_HEADS, BAG, len(slots), random):
             query, key = self._match([dim - BAG.start + MEANING.start for dim in asked], asked, 1.6)
-            query[marks, CONSTANT] = 2.5
-            key[marks, PREVIOUS.start + IDENTITY.start : PREVIOUS.start + IDENTITY.stop] = 2.5 * quote
-            key[marks, PREVIOUS.start + SPACED] = 1.0
+            query[marks, CONSTANT] = 5.0
+            key[marks, PREVIOUS.start + IDENTITY.start : PREVIOUS.start + IDENTITY.stop] = 5.0 * mark
             noise = torch.randn(2, *query.shape, generator=random) * 0.02
-            self._write(head, query + noise[0], key + noise[1], what, what, Z)
+            self._write(head, query + noise[0], key + noise[1], what, what, 2 * Z)
+
+    def beginning(self, random: torch.Generator) -> None:
+        """Heads that copy the first piece of a value; where it begins is learned."""
+        what = [CAPITAL, *IDENTITY]
+        for head in range(BEGIN_HEADS.start, BEGIN_HEADS.stop):
+            query, key = torch.randn(2, self.width, self.dimensions, generator=random) * 0.03
+            self._write(head, query, key, what, what, 2 * Z)
 
     def _shares(
         self, heads: slice, dimensions: range, size: int, random: torch.Generator

@@ -38,29 +38,44 @@ class Plan:
     """Everything that decides the result."""
 
     seed: int = 1
-    steps: int = 2400
+    steps: int = 2000
     tokens: int = 2400  # of a worker's batch
     workers: int = 2
     rate: float = 1.3e-3
     embedding_rate: float = 0.3  # of `rate`
+    matching_rate: float = 0.3  # of `rate`, for queries and keys
     flat: float = 0.5  # share of the run before the rate falls
     choice: float = 0.5  # weight of the attention loss on choosing
     request: float = 0.3  # weight of the attention loss on carrying the request
+    begin: float = 0.2  # weight of the attention loss on finding a value
+    copy: float = 0.2  # weight of the attention loss on copying on
     supervised: int = 2000  # step from which attention is left alone
     vector_steps: int = 2000
     corpus: int = 6000
+    strange: float = Recipe.strange  # share of sittings in which words of a kind are replaced by invented ones
     skew: float = 1.0
-    unserved: float = Recipe.unserved  # share of requests that no tool serves
+    settled: float = 0.85  # share of the run after which the data is that of a fine-tuning run
     fine: bool = False  # a fine-tuning run: no warming up of the data, no structured start
 
 
 def recipe_at(plan: Plan, step: int) -> Recipe:
-    """The data at a step: few tools and true names first, more of both kinds of noise later."""
-    if plan.fine:
-        return Recipe(skew=plan.skew, equivalents=0.5, random_names=0.3, lexical=0.1, wordy=0.1, unserved=plan.unserved)
+    """The data at a step: few tools and true names first, more of both kinds of noise later.
+
+    At the end fewer requests stay unserved, and more tools are equivalent.
+    """
+    if plan.fine or step >= plan.settled * plan.steps:
+        return Recipe(
+            skew=plan.skew,
+            equivalents=0.5,
+            random_names=0.3,
+            lexical=0.1,
+            wordy=0.1,
+            unserved=0.07,
+            strange=plan.strange,
+        )
     most = 3 if step < 80 else 5 if step < 300 else 10
     names = 0.4 * min(1.0, step / 800)
-    return Recipe(most=most, random_names=names, skew=plan.skew, unserved=plan.unserved)
+    return Recipe(most=most, random_names=names, skew=plan.skew, strange=plan.strange)
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -71,6 +86,7 @@ def rate_at(plan: Plan, step: int) -> float:
 
 def prepare(plan: Plan, out: Path, start: Path | None) -> None:
     """What training stands on, made once: the vocabulary and the word vectors."""
+    torch.set_num_threads(1)  # two threads wait for each other more than they save
     out.mkdir(parents=True, exist_ok=True)
     words, vectors = out / "tokenizer.json", out / "vectors.pt"
     if start is not None:
@@ -90,16 +106,25 @@ class Trainer:
         self.encoder = Encoder(self.vocabulary)
         torch.manual_seed(plan.seed)
         self.model = Model(Shape(self.vocabulary.get_vocab_size()))
+        self.supervised = {
+            "choice": (structured_start.CHOICE_LAYER, structured_start.CHOICE_HEADS, plan.choice),
+            "request": (structured_start.REQUEST_LAYER, structured_start.REQUEST_HEADS, plan.request),
+            "begin": (structured_start.BEGIN_LAYER, structured_start.BEGIN_HEADS, plan.begin),
+            "copy": (structured_start.COPY_LAYER, structured_start.COPY_HEADS, plan.copy),
+        }
         self.step = self.chunk = self.saved = 0
         checkpoint = out / "checkpoint.pt"
         if not checkpoint.exists():
             self._first_weights(start)
-        matrices = [p for n, p in self.model.named_parameters() if p.dim() == 2 and "embedding" not in n]
+        named = [(n, p) for n, p in self.model.named_parameters() if p.dim() == 2 and "embedding" not in n]
+        matrices = [p for n, p in named if not n.endswith(("query.weight", "key.weight"))]
+        matches = [p for n, p in named if n.endswith(("query.weight", "key.weight"))]
         vectors = [p for p in self.model.parameters() if p.dim() < 2]
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": 0.05, "share": 1.0},
-                {"params": [self.model.embedding.weight], "weight_decay": 0.01, "share": plan.embedding_rate},
+                {"params": matches, "weight_decay": 0.05, "share": plan.matching_rate},
+                {"params": [self.model.embedding.weight], "weight_decay": 0.0, "share": plan.embedding_rate},
                 {"params": vectors, "weight_decay": 0.0, "share": 1.0},
             ],
             lr=plan.rate,
@@ -159,7 +184,7 @@ class Trainer:
 
     def run(self) -> None:
         self.saved, began, first = self.step, time.time(), self.step
-        sums = {"answer": 0.0, "name": 0.0, "choice": 0.0, "request": 0.0, "right": 0.0}
+        sums = dict.fromkeys(("answer", "name", *self.supervised, "right"), 0.0)
         counted = seen = 0
         for batch, practice in self._batches():
             if self.step >= self.plan.steps:
@@ -184,23 +209,19 @@ class Trainer:
         plan, model = self.plan, self.model
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(plan, self.step) * group["share"]
-        streams = model.streams(batch.ids, batch.layout)
         counted = batch.weights.nonzero().squeeze(1)
         target, weight = batch.ids[counted], batch.weights[counted]
-        logits = model.logits(streams[-1][counted - 1])
+        streams = model.streams(batch.ids, batch.layout, only=counted - 1)
+        logits = model.logits(streams[-1])
         each = F.cross_entropy(logits, target, reduction="none")
         loss = (each * weight).sum() / weight.sum()
         result = {"answer": loss.item()}
         supervision = max(0.0, 1 - self.step / plan.supervised)
-        if len(batch.choices):
-            layers = structured_start.CHOICE_LAYER, structured_start.REQUEST_LAYER
-            heads = structured_start.CHOICE_HEADS, structured_start.REQUEST_HEADS
-            for key, layer, which, points, share in (
-                ("choice", layers[0], heads[0], batch.choices, plan.choice),
-                ("request", layers[1], heads[1], batch.requests, plan.request),
-            ):
-                attention = model.attention_loss(layer, which, streams[layer], batch.layout, points)
-                result[key] = attention.item()
+        for name, (layer, heads, share) in self.supervised.items():
+            points = batch.points[name]
+            if len(points) and supervision:
+                attention = model.attention_loss(layer, heads, streams[layer], batch.layout, points)
+                result[name] = attention.item()
                 loss = loss + share * supervision * attention
         if not practice:
             first = weight == 5.0
@@ -208,6 +229,10 @@ class Trainer:
             result["right"] = (logits[first].argmax(1) == target[first]).float().mean().item() if first.any() else 0.0
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        # Meanings stay as the word vectors have them: those of words in training would drift away from all others.
+        meanings = model.embedding.weight.grad
+        assert meanings is not None  # noqa: S101
+        meanings[:, structured_start.MEANING.start : structured_start.MEANING.stop] = 0
         self._average()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         self.optimiser.step()
@@ -247,7 +272,6 @@ def main() -> None:
     parser.add_argument(
         "--skew", type=float, default=Plan.skew, help="weight of equivalent tools by place: skew ** rank"
     )
-    parser.add_argument("--unserved", type=float, default=Plan.unserved, help="share of requests that no tool serves")
     parser.add_argument("--workers", type=int, default=Plan.workers)
     options = parser.parse_args()
     plan = Plan(
@@ -255,7 +279,6 @@ def main() -> None:
         options.steps,
         rate=options.rate,
         skew=options.skew,
-        unserved=options.unserved,
         workers=options.workers,
         fine=options.start is not None,
     )
