@@ -21,6 +21,9 @@ _HARMLESS = {
     "secret_fields",
     "tags",
 }
+# What the proxy makes of the headers that every client of the Anthropic API sends. Which fields of its kind the caller's
+# own body had, it notes as `credential_fields`.
+_FROM_HEADERS = "provider_specific_header"
 # Not its own, and still read by it.
 _READ_BY_LITELLM = {
     "additional_drop_params",
@@ -65,8 +68,10 @@ def refused_field(body: Mapping[str, Any], *, litellms: AbstractSet[str]) -> str
 
     `litellms`: the fields that LiteLLM takes for its own. A field that is null or false sets nothing.
     """
+    sent = body.get("proxy_server_request")
+    sent_so = sent.get("credential_fields", ()) if isinstance(sent, Mapping) else ()
     for name, value in body.items():
-        if value is None or value is False or name in _HARMLESS:
+        if value is None or value is False or name in _HARMLESS or (name == _FROM_HEADERS and name not in sent_so):
             continue
         if name in litellms or name in _READ_BESIDES or name.startswith(_PREFIXES):
             return name

@@ -29,6 +29,14 @@ def test_what_clients_send_and_what_the_proxy_adds_is_let_through() -> None:
     assert refused_field({**sent, **added}, litellms=LITELLMS) is None
 
 
+def test_what_the_proxy_makes_of_anthropics_headers_is_let_through_and_the_same_from_a_caller_is_not() -> None:
+    made = {"provider_specific_header": {"extra_headers": {"anthropic-version": "2023-06-01"}}}
+    fields = LITELLMS | {"provider_specific_header"}
+    assert refused_field({**made, "proxy_server_request": {"credential_fields": ()}}, litellms=fields) is None
+    sent = {**made, "proxy_server_request": {"credential_fields": ("provider_specific_header",)}}
+    assert refused_field(sent, litellms=fields) == "provider_specific_header"
+
+
 def test_headers_of_litellm_are_closed_but_for_those_that_only_name_things() -> None:
     assert refused_header(["Content-Type", "X-LiteLLM-Call-Id"]) == "x-litellm-call-id"
     assert refused_header(["authorization", "x-api-key", "x-litellm-api-key", "x-litellm-tags"]) is None

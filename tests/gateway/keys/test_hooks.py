@@ -388,6 +388,17 @@ def test_a_field_that_is_the_operators_is_named_in_the_callers_shape(gateway: Ga
     assert shown.endswith(f"Leave {inner or outer} out.")
 
 
+@pytest.mark.parametrize("path", FORMATS)
+def test_the_headers_that_anthropics_clients_send_are_let_through(gateway: Gateway, path: str) -> None:
+    headers = {"anthropic-version": "2023-06-01", "anthropic-beta": "interleaved-thinking-2025-05-14"}
+    body = {"model": "echo", **FORMATS[path]}
+    with client(gateway, f"headers{path.replace('/', '-')}", budget_nano=DOLLAR) as http:
+        assert http.post(path, json=body, headers=headers).status_code == 200
+        mine = {"provider_specific_header": {"custom_llm_provider": "openai", "extra_headers": {"x": "y"}}}
+        refused = http.post(path, json=body | mine, headers=headers)
+    assert (refused.status_code, "provider_specific_header" in message(refused)) == (422, True)
+
+
 def test_what_is_refused_before_the_route_runs_has_anthropics_shape_too(gateway: Gateway) -> None:
     with client(gateway, "shapes", budget_nano=DOLLAR) as http:
         for path in ("/v1/messages", "/v1/messages/count_tokens"):
