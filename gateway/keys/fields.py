@@ -21,8 +21,8 @@ _HARMLESS = {
     "secret_fields",
     "tags",
 }
-# What the proxy makes of the headers that every client of the Anthropic API sends. Whether the caller's own body had one,
-# it notes in `credential_fields`.
+# What the proxy makes of the headers that every client of the Anthropic API sends. Whether the caller's own body
+# had one, it notes in `credential_fields`.
 _FROM_HEADERS = "provider_specific_header"
 # Not its own, and still read by it.
 _READ_BY_LITELLM = {
