@@ -103,7 +103,9 @@ class Encoder:
         if not isinstance(decision.answer, Call):
             return [], []
         asked = self.tokenizer.encode(decision.before + ANSWER_OPEN)
-        answer, answer_text = self.tokenizer.encode(render_answer(decision.answer)), render_answer(decision.answer)
+        answer_text = render_answer(decision.answer)
+        answer = self.tokenizer.encode(answer_text)
+        sources = {offset[0]: place for place, offset in enumerate(asked.offsets)}
         start = decision.before.rindex(f"{START}user\n")
         request = decision.before[start:].lower()
         begins, copies, at = [], [], answer_text.index('"arguments"')
@@ -112,7 +114,6 @@ class Encoder:
             at = answer_text.index(text, at)
             found = request.rfind(text.lower())
             if found >= 0:
-                sources = {offset[0]: place for place, offset in enumerate(asked.offsets)}
                 for place, (begin, end) in enumerate(answer.offsets):
                     source = sources.get(start + found + begin - at)
                     source = sources.get(start + found + begin - at - 1) if source is None else source
