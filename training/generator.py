@@ -209,7 +209,7 @@ class Generator:
     def _distinct_kinds(self, count: int) -> list[Kind]:
         """Kinds of which no two serve the same request; a third of the time several come from one group."""
         r = self.random
-        chosen = r.sample(self.groups["suite"], 1) if r.random() < 0.08 else [self._any_kind()]
+        chosen = r.sample(self.groups["suite"], 1) if r.random() < 0.15 else [self._any_kind()]
         kin = self.groups[chosen[0].group] if r.random() < 0.35 else []
         for _ in range(200):
             if len(chosen) == count:
@@ -224,7 +224,7 @@ class Generator:
     def _any_kind(self) -> Kind:
         """Entities are many but alike: they are drawn less often than the kinds written one by one."""
         r = self.random
-        if r.random() < 0.06:
+        if r.random() < 0.09:
             return r.choice(self.groups["suite"])
         while True:
             kind = r.choice(self.data.kinds)

@@ -52,7 +52,9 @@ class Plan:
     supervised: int = 2000  # step from which attention is left alone
     vector_steps: int = 2000
     corpus: int = 6000
-    strange: float = Recipe.strange  # share of sittings in which words of a kind are replaced by invented ones
+    strange: float = 0.35  # share of sittings in which words of a kind are replaced by invented ones, at first
+    familiar: float = 0.08  # the same at the end
+    fade: tuple[float, float] = (0.4, 0.7)  # shares of the run between which the one becomes the other
     skew: float = 1.0
     settled: float = 0.85  # share of the run after which the data is that of a fine-tuning run
     fine: bool = False  # a fine-tuning run: no warming up of the data, no structured start
@@ -61,21 +63,24 @@ class Plan:
 def recipe_at(plan: Plan, step: int) -> Recipe:
     """The data at a step: few tools and true names first, more of both kinds of noise later.
 
-    At the end fewer requests stay unserved, and more tools are equivalent.
+    Invented words teach reading first and then make room: tools described in other words than the request need what
+    words mean. At the end fewer requests stay unserved, and more tools are equivalent.
     """
     if plan.fine or step >= plan.settled * plan.steps:
         return Recipe(
             skew=plan.skew,
             equivalents=0.5,
             random_names=0.3,
-            lexical=0.1,
-            wordy=0.1,
-            unserved=0.07,
-            strange=plan.strange,
+            lexical=0.16,
+            wordy=0.08,
+            unserved=0.06,
+            strange=plan.familiar,
         )
     most = 3 if step < 80 else 5 if step < 300 else 10
     names = 0.4 * min(1.0, step / 800)
-    return Recipe(most=most, random_names=names, skew=plan.skew, strange=plan.strange)
+    faded = min(1.0, max(0.0, (step / plan.steps - plan.fade[0]) / (plan.fade[1] - plan.fade[0])))
+    strange = plan.strange + faded * (plan.familiar - plan.strange)
+    return Recipe(most=most, random_names=names, skew=plan.skew, strange=strange)
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -216,7 +221,7 @@ class Trainer:
         each = F.cross_entropy(logits, target, reduction="none")
         loss = (each * weight).sum() / weight.sum()
         result = {"answer": loss.item()}
-        supervision = max(0.0, 1 - self.step / plan.supervised)
+        supervision = 0.0 if plan.fine else max(0.0, 1 - self.step / plan.supervised)
         for name, (layer, heads, share) in self.supervised.items():
             points = batch.points[name]
             if len(points) and supervision:

@@ -392,7 +392,7 @@ def test_a_field_that_is_the_operators_is_named_in_the_callers_shape(gateway: Ga
 def test_the_headers_that_anthropics_clients_send_are_let_through(gateway: Gateway, path: str) -> None:
     headers = {"anthropic-version": "2023-06-01", "anthropic-beta": "interleaved-thinking-2025-05-14"}
     body = {"model": "echo", **FORMATS[path]}
-    with client(gateway, f"headers{path.replace('/', '-')}", budget_nano=DOLLAR) as http:
+    with client(gateway, f"anthropic-headers{path.replace('/', '-')}", budget_nano=DOLLAR) as http:
         assert http.post(path, json=body, headers=headers).status_code == 200
         mine = {"provider_specific_header": {"custom_llm_provider": "openai", "extra_headers": {"x": "y"}}}
         refused = http.post(path, json=body | mine, headers=headers)
