@@ -76,7 +76,10 @@ def _timed(command: list[str] | None, spec: LlamaServerSpec) -> float:
     else:
         argv = [*command, str(port)]
     start = time.perf_counter()
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A session of its own, as the command gives its child: Linux shares the cores out among sessions.
+    process = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         return _until_first_token(port, start)
     finally:
@@ -95,7 +98,8 @@ def _until_first_token(port: int, start: float) -> float:
                             if line.startswith("data: {"):
                                 return time.perf_counter() - start
             except httpx.TransportError:
-                time.sleep(0.005)
+                pass
+            time.sleep(0.01)  # asking without a pause would take one of the cores that the model is loaded with
     raise RuntimeError(f"no first token within {PATIENCE:g} s")
 
 

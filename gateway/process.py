@@ -54,6 +54,24 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
     return ""
 
 
+def _status(url: str) -> int | None:
+    """The status that a GET of an http:// URL is answered with; None if it is not.
+
+    By the standard library: httpx takes longer to import than a small model to load, on the same cores.
+    """
+    from http.client import HTTPConnection, HTTPException
+
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=2.0)
+    try:
+        connection.request("GET", parts.path or "/")
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
 class Child:
     """One running child. Its output goes to `log`; its stdin is the lifeline and is never written to."""
 
@@ -90,21 +108,17 @@ class Child:
         Raises ToolkitError with the last lines of the log if the child ends first or `timeout` seconds pass.
         `between` runs at every turn, for a caller that wants to notice something else meanwhile.
         """
-        import httpx
-
         deadline = time.monotonic() + timeout
-        with httpx.Client(timeout=2.0, trust_env=False) as client:
-            while True:
-                if not self.running():
-                    raise self._failed(f"{self.name} ended with code {self._popen.returncode} before it answered")
-                with contextlib.suppress(httpx.TransportError):
-                    if client.get(answers).status_code == 200 and self._listens(urlsplit(answers).port):
-                        return
-                if time.monotonic() > deadline:
-                    raise self._failed(f"{self.name} did not answer within {timeout:g} s")
-                if between is not None:
-                    between()
-                time.sleep(0.05)
+        while True:
+            if not self.running():
+                raise self._failed(f"{self.name} ended with code {self._popen.returncode} before it answered")
+            if _status(answers) == 200 and self._listens(urlsplit(answers).port):
+                return
+            if time.monotonic() > deadline:
+                raise self._failed(f"{self.name} did not answer within {timeout:g} s")
+            if between is not None:
+                between()
+            time.sleep(0.05)
 
     def _listens(self, port: int | None) -> bool:
         """Whether it is this child that listens there: another program may have taken the port before it."""

@@ -31,7 +31,7 @@ from gateway.keys import estimate, refusals
 from gateway.keys.admission import Ask, Price, Reason, matches
 from gateway.keys.fields import refused_field, refused_header
 from gateway.keys.ledger import Ledger
-from gateway.keys.routes import ACCOUNTED, ANTHROPIC_ROUTES, MCP, client_name, is_open, tool_model
+from gateway.keys.routes import ACCOUNTED, ANTHROPIC_ROUTES, COUNT_TOKENS, MCP, client_name, is_open, tool_model
 from gateway.keys.store import Admitted, Call, KeyStore, Refused, StoreUnavailable, Usage
 from gateway.mcp import NAMES
 
@@ -89,6 +89,11 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
     header = refused_header(request.headers)
     if header is not None:
         raise ProxyException(refusals.not_settable(header), Reason.NOT_ACCEPTED.value, header, 422)
+    if path == COUNT_TOKENS and found.models:
+        model = await _asked_for(request)
+        if not matches(model, found.models):
+            barred = await ledger.run(lambda store: store.refusal(found.id, Reason.MODEL))
+            raise _refusal(barred, model=model, anthropic=True, now=ledger.store.clock())
     return UserAPIKeyAuth(
         api_key=api_key,
         key_alias=found.name,
@@ -99,6 +104,18 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
         metadata={KEY_ID: found.id, PATTERNS: found.models},
         object_permission=_servers(found.name, found.models) if path == MCP else None,
     )
+
+
+async def _asked_for(request: Any) -> str:
+    """The model of a request whose tokens are only counted: LiteLLM calls no hook for it that knows the body."""
+    try:
+        body = await request.json()
+    except (ValueError, RuntimeError):  # no JSON, or a form, whose stream LiteLLM has read
+        body = None
+    model = body.get("model") if isinstance(body, dict) else None
+    if not isinstance(model, str):
+        raise ProxyException("The request names no model in a JSON body.", Reason.NOT_ACCEPTED.value, "model", 422)
+    return model
 
 
 @dataclass

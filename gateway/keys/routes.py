@@ -5,7 +5,8 @@ surface) escapes the accounting or tells more than a key need know, and is close
 """
 
 ANTHROPIC = "/v1/messages"
-ANTHROPIC_ROUTES = {ANTHROPIC, "/v1/messages/count_tokens"}
+COUNT_TOKENS = "/v1/messages/count_tokens"
+ANTHROPIC_ROUTES = {ANTHROPIC, COUNT_TOKENS}
 MCP = "/mcp"  # the tools of gateway.mcp; over streamable HTTP a client posts, listens and ends its session there
 OPEN_TO_KEYS = {
     "POST": {

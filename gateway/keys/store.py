@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import (
     Connection,
     Engine,
+    Select,
     bindparam,
     case,
     create_engine,
@@ -33,7 +34,7 @@ from gateway.keys.migrations import migrate
 from gateway.keys.periods import span_at
 from gateway.keys.prepared import Prepared, Run
 from gateway.keys.schema import keys, owners, requests, secrets
-from gateway.keys.virtual_key import NewKey, VirtualKey, check_name, digest, hint, new_secret, now_ms
+from gateway.keys.virtual_key import NewKey, Secret, VirtualKey, check_name, digest, hint, new_secret, now_ms
 from toolkit.core.errors import ToolkitError, UsageError
 from toolkit.core.paths import private_dir
 
@@ -96,7 +97,7 @@ CHANGEABLE = {
 }
 _RENAMED = {"expires": "expires_at"}
 
-_COLUMNS = [keys.c[field.name] for field in fields(VirtualKey) if field.name != "hints"]
+_COLUMNS = [keys.c[field.name] for field in fields(VirtualKey) if field.name != "secrets"]
 _BY_ID = select(*_COLUMNS).where(keys.c.id == bindparam("key_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update()
 _BY_SECRET = (
@@ -302,13 +303,10 @@ class KeyStore:
         with self.reading() as connection:
             rows = connection.execute(select(*_COLUMNS).where(keys.c.deleted_at.is_(None)).order_by(keys.c.name))
             found = [_key(row) for row in rows]
-            hints: dict[int, list[str]] = {}
-            live = (secrets.c.expires_at.is_(None)) | (secrets.c.expires_at > now)
-            for key_id, shown in connection.execute(
-                select(secrets.c.key_id, secrets.c.hint).where(live).order_by(secrets.c.created_at.desc())
-            ):
-                hints.setdefault(key_id, []).append(shown)
-        return [replace(key.at(now), hints=tuple(hints.get(key.id, ()))) for key in found]
+            live: dict[int, list[Secret]] = {}
+            for key_id, *secret in connection.execute(_live_secrets(now)):
+                live.setdefault(key_id, []).append(Secret(*secret))
+        return [replace(key.at(now), secrets=tuple(live.get(key.id, ()))) for key in found]
 
     def update(self, name: str, **changes: Any) -> VirtualKey:
         """Change limits of a key: any of `create`'s options by their names. What it spent in this period stays.
@@ -501,11 +499,8 @@ class KeyStore:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
             hint_text = f"did you mean {' or '.join(near)}?" if near else "toolkit keys list"
             raise ToolkitError(f"there is no key named {name}", hint=hint_text)
-        live = (secrets.c.expires_at.is_(None)) | (secrets.c.expires_at > now)
-        hints = connection.execute(
-            select(secrets.c.hint).where(secrets.c.key_id == row.id, live).order_by(secrets.c.created_at.desc())
-        ).scalars()
-        return replace(_key(row), hints=tuple(hints))
+        live = connection.execute(_live_secrets(now).where(secrets.c.key_id == row.id))
+        return replace(_key(row), secrets=tuple(Secret(*secret) for _, *secret in live))
 
     def _end(self, request_id: str, state: str, outcome: str, usage: Usage | None, answered_by: str | None) -> bool:
         """Bring a request to its end. `usage` None: all that was reserved for it."""
@@ -559,6 +554,13 @@ class KeyStore:
                 },
             )
         return True
+
+
+def _live_secrets(now: int) -> Select[Any]:
+    """The secrets honoured at the moment `now`, that without an end first: key, hint, end."""
+    endless = secrets.c.expires_at.is_(None)
+    found = select(secrets.c.key_id, secrets.c.hint, secrets.c.expires_at).where(endless | (secrets.c.expires_at > now))
+    return found.order_by(endless.desc(), secrets.c.created_at.desc())
 
 
 def _usable(key: VirtualKey, now: int) -> Refused | None:

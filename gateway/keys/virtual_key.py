@@ -45,6 +45,14 @@ def check_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class Secret:
+    """A secret that is honoured: what may be shown of it, and until when if it was rotated away (milliseconds)."""
+
+    hint: str
+    expires_at: int | None
+
+
+@dataclass(frozen=True)
 class VirtualKey:
     """A key with its limits and counters. Times are milliseconds since 1970, money nano-dollars; None: no limit."""
 
@@ -70,7 +78,7 @@ class VirtualKey:
     total_tokens: int
     rpm: int | None
     tpm: int | None
-    hints: tuple[str, ...] = field(default=())
+    secrets: tuple[Secret, ...] = field(default=())  # the one without an end first
 
     def at(self, now: int) -> "VirtualKey":
         """The key as it stands at the moment `now`: in a new period if the old one is over."""

@@ -120,7 +120,7 @@ def report(subject: Subject, machine: Machine, *, context: int | None, slots: in
 
 
 def _of_file(path: Path) -> Subject:
-    parts = hub.split_of(path)
+    parts = gguf.split_of(path)
     header = gguf.read_file(parts[0])
     for part in parts[1:]:
         gguf.read_file(part)

@@ -5,6 +5,7 @@ against what the file can hold before it is used. Format: ggml's docs/gguf.md, v
 """
 
 import mmap
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ MAX_ENTRIES = 65_536
 MAX_TENSORS = 262_144
 MAX_KEY = 65_535
 MAX_DIMENSIONS = 4
+SPLIT = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)  # a part: stem, its number, how many
 KEPT_ELEMENTS = 4_096  # of an array of numbers: per-layer values are kept, vocabularies only counted
 
 # GGUF's value types: struct code by number; 8 is text, 9 an array.
@@ -153,6 +155,14 @@ def read_file(path: Path) -> Header:
             hint=f"toolkit models pull the model again, or remove the file: rm {path}",
         )
     return header
+
+
+def split_of(path: Path) -> list[Path]:
+    """The parts of a split model that `path` is one of, in order; only `path` itself if it is no part."""
+    split = SPLIT.match(path.name)
+    if split is None:
+        return [path]
+    return [path.with_name(f"{split[1]}-{number:05d}-of-{split[3]}.gguf") for number in range(1, int(split[3]) + 1)]
 
 
 def parse(read: Read, size: int, *, stop_at_vocabulary: bool = False) -> Header:

@@ -22,7 +22,6 @@ _QUANT = re.compile(
     r"(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_SPLIT = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _REFERENCE = re.compile(r"^(?:https?://)?(?:hf\.co|huggingface\.co)/([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([\w./-]+))?$")
 _HUB = re.compile(r"^(?:https?://)?(?:hf\.co|huggingface\.co)/")
 HEADER_PIECE = 2**20
@@ -168,16 +167,8 @@ def quant_of(path: str) -> str:
 
 def split_stem(name: str) -> str:
     """A GGUF file's name without its ending and without the number of a part."""
-    split = _SPLIT.match(name)
+    split = gguf.SPLIT.match(name)
     return split[1] if split else re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE)
-
-
-def split_of(path: Path) -> list[Path]:
-    """The parts of a split model that `path` is one of, in order; only `path` itself if it is no part."""
-    split = _SPLIT.match(path.name)
-    if split is None:
-        return [path]
-    return [path.with_name(f"{split[1]}-{number:05d}-of-{split[3]}.gguf") for number in range(1, int(split[3]) + 1)]
 
 
 def selections(files: Sequence[HubFile]) -> list[Selection]:
@@ -191,7 +182,7 @@ def selections(files: Sequence[HubFile]) -> list[Selection]:
     found = []
     splits: dict[tuple[str, int], dict[int, HubFile]] = {}
     for file in models:
-        split = _SPLIT.match(file.path)
+        split = gguf.SPLIT.match(file.path)
         if split:
             splits.setdefault((split[1], int(split[3])), {})[int(split[2])] = file
         else:

@@ -175,7 +175,7 @@ def adopt(path: Path, watcher: Watcher) -> Receipt:
 
     Of a split model the parts beside it come along. Raises NotGguf for a file that is none or not whole.
     """
-    parts = hub.split_of(path)
+    parts = gguf.split_of(path)
     headers = [gguf.read_file(part) for part in parts]
     quant = hub.quant_of(parts[0].name)
     name = hub.split_stem(path.name).lower()

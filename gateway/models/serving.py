@@ -48,11 +48,11 @@ def spec(
 
 def shortage(spec: LlamaServerSpec) -> str | None:
     """What a person should know if the model takes more memory than is free now, with the context that would fit."""
-    from gateway.models import fit, hub, machine
+    from gateway.models import fit, machine
     from gateway.models.architecture import from_header
 
     shape, room = from_header(gguf.read_file(spec.gguf)), machine.look().room(now=True)
-    weights = sum(part.stat().st_size for part in hub.split_of(spec.gguf))
+    weights = sum(part.stat().st_size for part in gguf.split_of(spec.gguf))
     projector = spec.mmproj.stat().st_size if spec.mmproj else 0
     need = fit.memory(shape, weights, spec.context, slots=spec.slots, kv=spec.kv, projector=projector)
     found = fit.verdict(need, room)

@@ -87,13 +87,9 @@ class _Model:
     """One model behind the router: its spec, what it needs, its server if it is loaded."""
 
     def __init__(self, spec: LlamaServerSpec) -> None:
-        from gateway.models.hub import (
-            split_of,
-        )  # brings an HTTP client along, which other users of this file do without
-
         self.spec = spec = resolved(spec)
         header = gguf.read_file(spec.gguf)
-        weights = sum(part.stat().st_size for part in split_of(spec.gguf))
+        weights = sum(part.stat().st_size for part in gguf.split_of(spec.gguf))
         projector = spec.mmproj.stat().st_size if spec.mmproj else 0
         shape = from_header(header)
         self.need = fit.memory(shape, weights, spec.context, slots=spec.slots, kv=spec.kv, projector=projector).total

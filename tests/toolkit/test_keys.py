@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,12 @@ def test_block_rotate_and_delete_do_what_they_say(capsys: pytest.CaptureFixture[
     assert document(capsys, "keys", "unblock", "opencode")["blocked"] is False
     second = toolkit(capsys, "keys", "rotate", "opencode", "--grace", "1h", "--quiet").strip()
     assert second != first
-    assert len(document(capsys, "keys", "show", "opencode")["secret_hints"]) == 2
+    newest, old = document(capsys, "keys", "show", "opencode")["secrets"]
+    assert (newest["hint"][-4:], newest["honoured_until"]) == (second[-4:], None)
+    assert old["hint"].endswith(first[-4:])
+    assert datetime.fromisoformat(old["honoured_until"]) - datetime.now(UTC) < timedelta(hours=1)
+    shown = toolkit(capsys, "keys", "show", "opencode")
+    assert re.search(rf"\nhonoured still +{re.escape(old['hint'])} until 20\d\d-", shown)
     assert run(["keys", "delete", "opencode"]) == 2  # no terminal to ask on
     toolkit(capsys, "keys", "delete", "opencode", "--yes")
     assert document(capsys, "keys", "list") == []

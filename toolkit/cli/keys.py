@@ -301,7 +301,10 @@ def _document(key: "VirtualKey") -> dict[str, Any]:
     purse = key.purse
     return {
         "name": key.name,
-        "secret_hints": key.hints,
+        "secrets": [
+            {"hint": secret.hint, "honoured_until": None if secret.expires_at is None else utc(secret.expires_at)}
+            for secret in key.secrets
+        ],
         "blocked": key.blocked,
         "models": key.models,
         "budget_nano": key.budget_nano,
@@ -328,9 +331,15 @@ def _sheet(key: "VirtualKey") -> str:
     from toolkit.core.units import format_count, format_money
 
     purse = key.purse
+    newest, *older = key.secrets or (None,)
     rows = [
         ("name", key.name),
-        ("secret", ", ".join(key.hints) or "none"),
+        ("secret", newest.hint if newest else "none"),
+        *(
+            ("honoured still", f"{secret.hint} until {moment(secret.expires_at, key.time_zone)}")
+            for secret in older
+            if secret.expires_at is not None
+        ),
         ("state", _state(key)),
         ("models", ", ".join(key.models) or "all"),
         ("budget", "none" if key.budget_nano is None else format_money(key.budget_nano)),

@@ -168,6 +168,20 @@ def test_a_model_outside_the_keys_patterns_is_refused_and_not_listed(gateway: Ga
     assert listed == {"free", "free-then-paid"}
 
 
+def test_tokens_are_counted_for_the_keys_models_alone(gateway: Gateway) -> None:
+    path = "/v1/messages/count_tokens"
+    with client(gateway, "counting", models=["fr*"]) as http:
+        assert http.post(path, json={"model": "free", "messages": HI}).json()["input_tokens"] > 0
+        barred = http.post(path, json={"model": "echo", "messages": HI})
+        assert (barred.status_code, barred.json()["type"]) == (422, "error")
+        assert "The key counting may not use the model echo; it may use fr*." in message(barred)
+        for body in (b"{not json", b"[]", b'{"model": 3}'):
+            answer = http.post(path, content=body, headers={"content-type": "application/json"})
+            assert (answer.status_code >= 400, answer.json()["type"]) == (True, "error")
+        form = http.post(path, data={"model": "echo", "messages": "[]"})
+        assert form.status_code == 422
+
+
 def test_a_model_without_a_price_is_refused_to_a_key_with_a_budget(gateway: Gateway) -> None:
     with client(gateway, "priced", budget_nano=DOLLAR) as http:
         answer = http.post("/v1/chat/completions", json={"model": "unpriced", "messages": HI})
