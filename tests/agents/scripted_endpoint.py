@@ -5,8 +5,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.loopback import JsonHandler, on_loopback
 
 
 @dataclass
@@ -69,12 +70,9 @@ def serving() -> Iterator[Endpoint]:
     """The endpoint, while the context lasts."""
     served = Endpoint()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length", 0))
-            served.asked.append(json.loads(self.rfile.read(length)))
+            served.asked.append(self.body())
             served.headers.append({key.lower(): value for key, value in self.headers.items()})
             answer = served.answers.pop(0)
             if answer.reached is not None:
@@ -93,18 +91,9 @@ def serving() -> Iterator[Endpoint]:
             self.wfile.write(body)
             self.close_connection = answer.drop
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    served.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    yield served
-    for answer in served.answers:
-        if answer.wait is not None:
-            answer.wait.set()
-    server.shutdown()
-    thread.join(5)
-    server.server_close()
+    with on_loopback(Handler) as url:
+        served.url = f"{url}/v1"
+        yield served
+        for answer in served.answers:
+            if answer.wait is not None:
+                answer.wait.set()

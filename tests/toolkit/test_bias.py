@@ -1,15 +1,10 @@
 import json
-import os
-import random
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from agents.experiments.trials import TRIALS, read_trials
+from agents.experiments.trials import read_trials
 from tests.agents.experiments.choosing_endpoint import by_chance, choosing
 from toolkit.cli.main import run
 
@@ -156,40 +151,3 @@ def test_a_dead_endpoint_ends_the_run_with_a_hint_and_the_folder_can_be_gone_on_
         endpoint.choose = usual
         assert run([*command, "--base-url", endpoint.url, "--quiet"]) == 0
     assert len(read_trials(tmp_path / "out")) == 18 * 3 + 18
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_killed_at_twenty_points_the_results_are_those_of_an_unbroken_run(suite: Path, tmp_path: Path) -> None:
-    drawn = random.Random(7)
-    usual = by_chance([0.6, 0.2, 0.2])
-
-    def slow(ask: str, names: list[str]) -> dict[str, object] | int:
-        time.sleep(0.002)  # long enough that a kill falls between two trials as well as within one
-        return usual(ask, names)
-
-    with choosing(slow) as endpoint:
-        base = ["bias", "run", "-m", "m", "--suite", str(suite), "--base-url", endpoint.url, "--quiet"]
-        assert run([*base, "--out", str(tmp_path / "whole")]) == 0
-        out = tmp_path / "broken"
-        for point in sorted(drawn.sample(range(1, 70), 20)):
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "toolkit.cli.main", *base, "--out", str(out)],
-                env=os.environ | {"TOOLKIT_HOME": str(tmp_path / "home")},
-                start_new_session=True,
-            )
-            deadline = time.monotonic() + 60
-            path = out / TRIALS
-            while child.poll() is None and time.monotonic() < deadline:
-                if path.exists() and path.read_bytes().count(b"\n") >= point:
-                    os.killpg(child.pid, signal.SIGKILL)
-                    break
-                time.sleep(0.001)
-            child.wait(10)
-        assert run([*base, "--out", str(out)]) == 0
-    one, other = (
-        sorted((t.key, t.order, t.chosen, t.outcome) for t in read_trials(tmp_path / name))
-        for name in ("whole", "broken")
-    )
-    assert one == other
-    assert len((tmp_path / "broken" / TRIALS).read_text(encoding="utf-8").splitlines()) == len(one)

@@ -3,12 +3,12 @@ bias is known exactly."""
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.loopback import JsonHandler, on_loopback
 
 Choose = Callable[[str, list[str]], dict[str, Any] | int]
 
@@ -48,39 +48,20 @@ def choosing(choose: Choose) -> Iterator[Choosing]:
     """The endpoint, while the context lasts."""
     held = Choosing("", choose)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             names = [tool["function"]["name"] for tool in body.get("tools", [])]
             ask = body["messages"][-1]["content"]
             held.asked.append((ask, names))
             said = held.choose(ask, names)
             if isinstance(said, int):
-                status, document = said, {"error": {"message": "no"}}
+                self.send({"error": {"message": "no"}}, said)
             else:
                 usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 60}}
                 choice = {"index": 0, "message": said, "finish_reason": "stop"}
-                status, document = 200, {"id": "1", "choices": [choice], "usage": usage}
-            data = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+                self.send({"id": "1", "choices": [choice], "usage": usage})
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    held.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with on_loopback(Handler) as url:
+        held.url = f"{url}/v1"
         yield held
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

@@ -5,15 +5,14 @@ A stand-in: vLLM cannot run here. What it tells is real: tokens and log probabil
 that it asks. `mode` is its --logprobs-mode, raw_logprobs or processed_logprobs.
 """
 
-import json
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+
+from tests.loopback import JsonHandler, on_loopback
 
 MOST = 20  # --max-logprobs
 MASKED = -9999.0
@@ -59,42 +58,21 @@ def vllm(llama: str, *, mode: str = "raw_logprobs") -> Iterator[str]:
         usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 1}
         return {"choices": [{"index": 0, "logprobs": {"top_logprobs": [top]}}], "usage": usage}
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             if self.path == "/v1/models":
-                self._answer(200, {"data": [{"id": "org/model", "owned_by": "vllm", "max_model_len": 1024}]})
+                self.send({"data": [{"id": "org/model", "owned_by": "vllm", "max_model_len": 1024}]})
             else:
-                self._answer(404, {"detail": "Not Found"})
+                self.send({"detail": "Not Found"}, 404)
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             try:
                 if body["model"] != "org/model":
                     raise ValueError(f"The model `{body['model']}` does not exist.")
-                self._answer(200, {"/tokenize": tokenize, "/v1/completions": complete}[self.path](body))
+                self.send({"/tokenize": tokenize, "/v1/completions": complete}[self.path](body))
             except ValueError as error:
-                self._answer(400, {"error": {"message": str(error), "type": "BadRequestError", "code": 400}})
+                self.send({"error": {"message": str(error), "type": "BadRequestError", "code": 400}}, 400)
 
-        def _answer(self, status: int, document: dict[str, Any]) -> None:
-            data = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with on_loopback(Handler) as url:
+        yield url

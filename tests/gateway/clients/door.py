@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from tests.gateway.clients.loopback import on_loopback
+from tests.loopback import on_loopback
 
 
 @dataclass
@@ -39,7 +39,7 @@ def door(url: str) -> Iterator[Door]:
                 _pass(self.request, server, note)
                 answers.join()
 
-    with on_loopback(socketserver.ThreadingTCPServer, Handler) as opened.url:
+    with on_loopback(Handler, socketserver.ThreadingTCPServer) as opened.url:
         yield opened
 
 

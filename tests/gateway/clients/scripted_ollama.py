@@ -4,11 +4,10 @@ Ollama 0.12 writes (newline-delimited JSON; a tool call comes whole, its argumen
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.gateway.clients.loopback import on_loopback
 from tests.gateway.clients.scripted_upstream import Script, Upstream
+from tests.loopback import JsonHandler, on_loopback
 
 TAG = "gemma3:4b"
 
@@ -18,9 +17,7 @@ def ollama(script: Script, *, loaded_context: int | None = None) -> Iterator[Ups
     """The server, while the context lasts; `loaded_context` is what `/api/ps` says the model was loaded with."""
     served = Upstream("", script)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             models: list[dict[str, Any]] = [{"name": TAG, "model": TAG}]
             if self.path == "/api/ps":
@@ -28,7 +25,7 @@ def ollama(script: Script, *, loaded_context: int | None = None) -> Iterator[Ups
             self._send([{"models": models}])
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             if self.path == "/api/show":
                 info = {"general.architecture": "gemma3", "gemma3.context_length": 131_072}
                 self._send([{"capabilities": ["completion", "tools"], "model_info": info, "parameters": ""}])
@@ -54,15 +51,8 @@ def ollama(script: Script, *, loaded_context: int | None = None) -> Iterator[Ups
                 self._send([frame | {"message": message, "done": True, **counts}])
 
         def _send(self, documents: list[dict[str, Any]]) -> None:
-            content = "".join(json.dumps(document) + "\n" for document in documents).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-ndjson" if len(documents) > 1 else "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            content = "".join(json.dumps(document) + "\n" for document in documents)
+            self.send(content, kind="application/x-ndjson" if len(documents) > 1 else "application/json")
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with on_loopback(ThreadingHTTPServer, Handler) as served.url:
+    with on_loopback(Handler) as served.url:
         yield served

@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.gateway.clients.loopback import on_loopback
+from tests.loopback import JsonHandler, on_loopback
 
 Body = dict[str, Any]
 
@@ -40,33 +39,21 @@ def upstream(script: Script, context: int = 65_536) -> Iterator[Upstream]:
     """The server, while the context lasts."""
     served = Upstream("", script)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             models = {"object": "list", "data": [{"id": "scripted", "object": "model", "max_model_len": context}]}
-            self._send(json.dumps(models).encode(), "application/json")
+            self.send(models)
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             served.asked.append(body)
             says = served.script(body)
             if body.get("stream"):
-                self._send("".join(f"data: {chunk}\n\n" for chunk in _chunks(says)).encode(), "text/event-stream")
+                self.send("".join(f"data: {chunk}\n\n" for chunk in _chunks(says)), kind="text/event-stream")
             else:
-                self._send(json.dumps(_whole(says)).encode(), "application/json")
+                self.send(_whole(says))
 
-        def _send(self, content: bytes, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with on_loopback(ThreadingHTTPServer, Handler) as served.url:
+    with on_loopback(Handler) as served.url:
         yield served
 
 

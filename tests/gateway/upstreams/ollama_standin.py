@@ -5,12 +5,12 @@ parameters, `delete`, and `chat` with a tool call; it keeps what it was asked, f
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
+
+from tests.loopback import JsonHandler, on_loopback
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -35,17 +35,13 @@ class Ollama:
     chats: list[dict[str, Any]] = field(default_factory=list)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(JsonHandler):
     ollama: ClassVar[Ollama]
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         tags = self.ollama.tags
         if self.path == "/api/tags":
-            return self._json({"models": [self._listed(name) for name in tags]})
+            return self.send({"models": [self._listed(name) for name in tags]})
         if self.path == "/api/ps":
             held = [
                 self._listed(name)
@@ -53,26 +49,26 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, tag in tags.items()
                 if tag.loaded
             ]
-            return self._json({"models": held})
+            return self.send({"models": held})
         if self.path == "/api/version":
-            return self._json({"version": "0.20.0"})
-        return self._json({"error": "not found"}, 404)
+            return self.send({"version": "0.20.0"})
+        return self.send({"error": "not found"}, 404)
 
     def do_DELETE(self) -> None:
-        name = self._body().get("model", "")
+        name = self.body().get("model", "")
         if self.ollama.tags.pop(name, None) is None:
-            return self._json({"error": f"model '{name}' not found"}, 404)
-        return self._json({})
+            return self.send({"error": f"model '{name}' not found"}, 404)
+        return self.send({})
 
     def do_POST(self) -> None:
-        asked, tags = self._body(), self.ollama.tags
+        asked, tags = self.body(), self.ollama.tags
         name = str(asked.get("model", ""))
         if self.path == "/api/show":
             if name not in tags:
-                return self._json({"error": f"model '{name}' not found"}, 404)
+                return self.send({"error": f"model '{name}' not found"}, 404)
             tag = tags[name]
             lines = [f"{key:30} {value}" for key, value in tag.parameters.items()]
-            return self._json(
+            return self.send(
                 {
                     "parameters": "\n".join(lines),
                     "capabilities": list(tag.capabilities),
@@ -89,9 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/create":
             origin = tags.get(str(asked.get("from")))
             if origin is None:
-                return self._json({"error": "from not found"}, 404)
+                return self.send({"error": "from not found"}, 404)
             tags[name] = Tag(dict(asked.get("parameters") or {}), origin.trained, origin.capabilities)
-            return self._json({"status": "success"})
+            return self.send({"status": "success"})
         if self.path == "/api/chat":
             self.ollama.chats.append(asked)
             call = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
@@ -100,47 +96,21 @@ class _Handler(BaseHTTPRequestHandler):
             end |= {"prompt_eval_count": 20, "eval_count": 5}
             if asked.get("stream", True):
                 return self._lines([{"model": name, "message": message, "done": False}, end])
-            return self._json(end | {"message": message})
-        return self._json({"error": "not found"}, 404)
+            return self.send(end | {"message": message})
+        return self.send({"error": "not found"}, 404)
 
     def _listed(self, name: str) -> dict[str, Any]:
         details = {"format": "gguf", "family": "gemma4", "parameter_size": "8B", "quantization_level": "Q4_K_M"}
         return {"name": name, "model": name, "size": 1000, "digest": DIGEST, "details": details}
 
-    def _body(self) -> dict[str, Any]:
-        read = self.rfile.read(int(self.headers.get("content-length", 0)))
-        document: dict[str, Any] = json.loads(read or b"{}")
-        return document
-
-    def _json(self, document: object, status: int = 200) -> None:
-        self._send(json.dumps(document).encode(), "application/json", status)
-
     def _lines(self, documents: list[dict[str, Any]]) -> None:
-        self._send(b"".join(json.dumps(one).encode() + b"\n" for one in documents), "application/x-ndjson", 200)
-
-    def _send(self, body: bytes, kind: str, status: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.send("".join(json.dumps(one) + "\n" for one in documents), kind="application/x-ndjson")
 
 
 @contextmanager
 def local_ollama(**tags: Tag) -> Iterator[Ollama]:
     """An Ollama on loopback; tags are given with `__` for the colon."""
     handler = type("Handler", (_Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    ollama = Ollama(
-        f"http://127.0.0.1:{server.server_address[1]}", {name.replace("__", ":"): tag for name, tag in tags.items()}
-    )
-    handler.ollama = ollama  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield ollama
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with on_loopback(handler) as url:
+        handler.ollama = Ollama(url, {name.replace("__", ":"): tag for name, tag in tags.items()})  # type: ignore[attr-defined]
+        yield handler.ollama  # type: ignore[attr-defined]

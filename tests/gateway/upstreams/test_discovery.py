@@ -1,11 +1,8 @@
 """What is found: by the settings, running, by keys. Ollama, LM Studio and vLLM are stand-ins with their wire format."""
 
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from gateway.upstreams import hosted, llamacpp
 from gateway.upstreams.discovery import discover_all
 from gateway.upstreams.served import Price
 from tests.gateway.upstreams.ollama_standin import Tag, local_ollama
+from tests.loopback import JsonHandler, on_loopback
 from toolkit.core.errors import ToolkitError, UsageError
 
 NOTHING: dict[str, Any] = {
@@ -36,27 +34,13 @@ def settings(models: list[dict[str, Any]] | None = None, **discover: object) -> 
 def answering(answers: dict[str, object]) -> Iterator[str]:
     """A server that answers GETs of these paths with these documents (bytes as they are), else 404."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             answer = answers.get(self.path)
-            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            self.send_response(404 if answer is None else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.send(answer, 404 if answer is None else 200)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with on_loopback(Handler) as url:
+        yield url
 
 
 def test_nothing_there_is_no_note() -> None:
