@@ -198,3 +198,14 @@ def test_a_pattern_is_checked_against_what_the_gateway_serves() -> None:
         check_patterns(["gemma-4-*", "mistral-smal"], served)
     assert "'mistral-smal'" in caught.value.message
     assert "mistral-small" in (caught.value.hint or "")
+
+
+def test_a_list_in_a_narrow_terminal_keeps_names_and_numbers_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = ["--budget", "25.75usd", "--reset", "1mo", "--models", "gemma-4-*", "--models", "mistral-small"]
+    toolkit(capsys, "keys", "create", "my-laptop-claude-code", *limits)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = toolkit(capsys, "keys", "list")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert re.search(r"^my-laptop-claude-code +active +\$0\.00 +\$25\.75 +0 ", shown, re.MULTILINE)

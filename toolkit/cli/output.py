@@ -20,6 +20,7 @@ from toolkit.core.errors import ToolkitError, UsageError
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what a script would want.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+LONGEST_NAME = 24  # characters of a name that is kept on one line in a table
 
 
 class Progress(Protocol):
@@ -60,10 +61,12 @@ class Output:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            number = column.endswith(">")  # never broken over two lines
+        for place, column in enumerate(columns):
+            number = column.endswith(">")
+            # Numbers, and names of a usual length in the first column, are never broken over two lines.
+            whole = number or (place == 0 and max(len(str(row[0])) for row in rows) <= LONGEST_NAME)
             name, side = column.rstrip(">"), "right" if number else "left"
-            table.add_column(name, justify=side, overflow="fold", no_wrap=number)  # type: ignore[arg-type]
+            table.add_column(name, justify=side, overflow="fold", no_wrap=whole)  # type: ignore[arg-type]
         for row in rows:
             cells = ["" if cell is None else str(cell) for cell in row]
             table.add_row(*cells)
