@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from toolkit.cli.output import Json, Output, Quiet
+from toolkit.cli.output import Config, Json, Output, Quiet
 from toolkit.core.errors import ToolkitError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ Scope = Annotated[str, typer.Option(help="user: everywhere; project: in this fol
 Lean = Annotated[bool, typer.Option("--lean", help="Few tools: a prompt that small contexts hold.")]
 Direct = Annotated[str | None, typer.Option(help="Without a gateway: at a running ollama or lmstudio.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="Another gateway.yaml.")]
 
 GATEWAY = "gateway"  # what an entry of the journal is for; MCP servers have entries of their own
 

@@ -2,13 +2,13 @@
 
 import typer
 
-from toolkit.cli.output import Json, Output, Quiet
+from toolkit.cli.output import Config, Json, Output, Quiet
 
 app = typer.Typer(rich_markup_mode=None, help="Say what is wrong on this machine, and the command that mends it.")
 
 
 @app.command()
-def doctor(json: Json = False, quiet: Quiet = False) -> None:
+def doctor(config: Config = None, json: Json = False, quiet: Quiet = False) -> None:
     """Look at machine, engines, models, upstreams, gateway, contexts and clients. Exit code 1 if something is wrong.
 
     Changes nothing. The context of each model is compared in four places: what it was trained with, what its server
@@ -18,7 +18,7 @@ def doctor(json: Json = False, quiet: Quiet = False) -> None:
     from gateway.settings import load_settings
 
     out = Output(json=json, quiet=quiet)
-    found = examine(load_settings())
+    found = examine(load_settings(config))
     lines = []
     marks = {"ok": "  ", "note": "- ", "wrong": "! "}
     for finding in found.findings:

@@ -1,11 +1,10 @@
 """`toolkit gateway`: start, watch and stop the gateway in front of the models."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.cli.output import Json, Output, Quiet
+from toolkit.cli.output import Config, Json, Output, Quiet
 from toolkit.core.errors import ToolkitError
 
 if TYPE_CHECKING:
@@ -13,9 +12,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Start, watch and stop the gateway.")
 
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Settings file instead of gateway.yaml in the config folder.")
-]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; anything but loopback also needs --expose.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 Expose = Annotated[bool, typer.Option("--expose", help="Let other machines reach the gateway.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.cli.output import Json, Output, Quiet, Yes
+from toolkit.cli.output import Config, Json, Output, Quiet, Yes
 
 if TYPE_CHECKING:
     from gateway.keys.store import KeyStore
@@ -22,7 +22,6 @@ _LONGEST = 100 * 365 * 86_400  # seconds
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Virtual keys and their budgets")
 
 Name = Annotated[str, typer.Argument(help="The key's name.", show_default=False)]
-Config = Annotated[Path | None, typer.Option("--config", help="Another gateway.yaml.", show_default=False)]
 Budget = Annotated[str | None, typer.Option(help="Dollars it may spend in a period: 5usd, 0.25usd, none.")]
 Tokens = Annotated[str | None, typer.Option(help="Tokens it may take in a period: 500k, 2M, none.")]
 Reset = Annotated[str | None, typer.Option(help="When the budget starts anew: 1h, 1d, 7d, 30d, 1mo, never.")]

@@ -10,7 +10,6 @@ import typer
 
 from toolkit.cli.connect import (
     Budget,
-    Config,
     Direct,
     Haiku,
     Lean,
@@ -23,7 +22,7 @@ from toolkit.cli.connect import (
     make_key,
     resolved,
 )
-from toolkit.cli.output import Output
+from toolkit.cli.output import Config, Output
 from toolkit.core.errors import ToolkitError
 
 app = typer.Typer(

@@ -19,6 +19,7 @@ from toolkit.core.errors import ToolkitError, UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what a script would want.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Another gateway.yaml.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 LONGEST_NAME = 24  # characters of a name that is kept on one line in a table
 

@@ -2,12 +2,11 @@
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.cli.output import Json, Output
+from toolkit.cli.output import Config, Json, Output
 
 if TYPE_CHECKING:
     from gateway.keys.spend import Line
@@ -23,7 +22,7 @@ def spend(
     since: Annotated[str | None, typer.Option(help="How far back: 7d, 12h, or a day like 2027-01-31.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     json: Json = False,
-    config: Annotated[Path | None, typer.Option("--config", help="Another gateway.yaml.", show_default=False)] = None,
+    config: Config = None,
 ) -> None:
     """What was spent, with a bar for each line; by key also what is left and when it resets."""
     from gateway.keys.spend import By, report
