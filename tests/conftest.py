@@ -10,10 +10,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A machine that is busy makes no test fail; nothing that a function's fixture holds is changed by an example.
+settings.register_profile(
+    "toolkit", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("toolkit")
 
 PROVIDERS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "OPENROUTER")
 

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mcp_servers import guard
@@ -42,7 +42,7 @@ texts = st.one_of(
 )
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=400)
 @given(texts)
 @example("../outside/secret.txt")
 @example("sub/../../outside/secret.txt")
@@ -61,7 +61,7 @@ def test_whatever_text_is_given_nothing_outside_is_read(roots: tuple[Path, Path]
     assert content in (b"hello", b"inner")
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300)
 @given(texts)
 @example("../outside/new.txt")
 @example("link/new.txt")

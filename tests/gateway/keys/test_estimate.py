@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,10 @@ FREE = Price(0, 0)
 @pytest.fixture(scope="module")
 def encoding() -> Any:
     """OpenAI's cl100k tokenizer, from the copy that LiteLLM carries."""
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(files("litellm").joinpath("litellm_core_utils/tokenizers"))
+    package = find_spec("litellm")  # not imported: it would look for a newer list of prices on the net
+    assert package is not None
+    assert package.origin is not None
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(Path(package.origin).parent / "litellm_core_utils/tokenizers")
     import tiktoken
 
     return tiktoken.get_encoding("cl100k_base")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gguf as reference
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks._made_models import KINDS, write
@@ -98,7 +98,7 @@ def test_a_hostile_header_is_refused_without_being_believed(content: bytes) -> N
         tracemalloc.stop()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(data=st.data())
 def test_a_header_with_any_bytes_changed_is_read_or_refused_never_worse(made: Path, data: st.DataObject) -> None:
     content = bytearray(made.read_bytes()[:8000])
