@@ -83,8 +83,9 @@ $(TRAIN)/.ready: requirements-train.lock
 
 model: $(TRAIN)/.ready ## Train the built-in model from scratch, both variants (most of an hour on two cores)
 	$(TRAIN)/bin/python -m training.train --out $(TRAINED)
-	$(TRAIN)/bin/python -m training.train --out $(TRAINED)-skewed --start $(TRAINED)/model.pt --skew 0.5 --steps 160 --rate 4e-4
-	$(TRAIN)/bin/python -m training.export_gguf $(TRAINED)/model.pt gateway/models/builtin/toolkit-tiny-q8_0.gguf
+	$(TRAIN)/bin/python -m training.train --out $(TRAINED)-settled --start $(TRAINED)/model.pt --steps 160 --rate 4e-4
+	$(TRAIN)/bin/python -m training.train --out $(TRAINED)-skewed --start $(TRAINED)-settled/model.pt --skew 0.5 --steps 160 --rate 4e-4
+	$(TRAIN)/bin/python -m training.export_gguf $(TRAINED)-settled/model.pt gateway/models/builtin/toolkit-tiny-q8_0.gguf
 	$(TRAIN)/bin/python -m training.export_gguf $(TRAINED)-skewed/model.pt gateway/models/builtin/toolkit-tiny-skewed-q8_0.gguf --name toolkit-tiny-skewed
 
 model-eval: $(TRAIN)/.ready ## Measure the built-in model: the table of its card (add ARGS=--write to write the card)

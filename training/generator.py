@@ -120,6 +120,8 @@ class Recipe:
     toolless: float = 0.02
     unserved: float = 0.11
     strange: float = 0.35
+    suite: float = 0.15  # share of sittings that begin with a tool of the suite
+    kin: float = 0.35  # share in which several tools come from one group
 
 
 class Generator:
@@ -184,7 +186,7 @@ class Generator:
     def _catalogue_sitting(self, recipe: Recipe) -> Sitting:
         r = self.random
         count = r.randint(recipe.fewest, recipe.most)
-        chosen = self._distinct_kinds(count)
+        chosen = self._distinct_kinds(count, recipe)
         if count > 2 and r.random() < recipe.equivalents:
             twins = r.randint(2, min(5, count))
             chosen = chosen[: count - twins + 1] + [chosen[0]] * (twins - 1)
@@ -206,11 +208,11 @@ class Generator:
                 decisions.append(self._served(chosen, tools, recipe.skew))
         return Sitting(self._system(), tuple(tools), tuple(decisions))
 
-    def _distinct_kinds(self, count: int) -> list[Kind]:
-        """Kinds of which no two serve the same request; a third of the time several come from one group."""
+    def _distinct_kinds(self, count: int, recipe: Recipe) -> list[Kind]:
+        """Kinds of which no two serve the same request."""
         r = self.random
-        chosen = r.sample(self.groups["suite"], 1) if r.random() < 0.15 else [self._any_kind()]
-        kin = self.groups[chosen[0].group] if r.random() < 0.35 else []
+        chosen = r.sample(self.groups["suite"], 1) if r.random() < recipe.suite else [self._any_kind()]
+        kin = self.groups[chosen[0].group] if r.random() < recipe.kin else []
         for _ in range(200):
             if len(chosen) == count:
                 break

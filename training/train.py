@@ -1,7 +1,9 @@
 """Trains the built-in model: word vectors, a structured start, then a fixed number of steps on made-up sittings.
 
     python -m training.train --out out/training                      # from scratch, resumes from its last checkpoint
-    python -m training.train --out out/training-skewed --start out/training/model.pt --skew 0.5 --steps 160
+    python -m training.train --out out/training-settled --start out/training/model.pt --steps 160 --rate 4e-4
+    python -m training.train --out out/training-skewed --start out/training-settled/model.pt --skew 0.5 --steps 160 \
+        --rate 4e-4
 
 The same seed and arguments give the same data in the same order; no step depends on the clock. Two workers of one
 thread each average their gradients: on two busy cores that is a third faster than one worker of two threads.
@@ -14,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ class Plan:
     familiar: float = 0.08  # the same at the end
     fade: tuple[float, float] = (0.4, 0.7)  # shares of the run between which the one becomes the other
     skew: float = 1.0
-    settled: float = 0.85  # share of the run after which the data is that of a fine-tuning run
+    settled: float = 0.85  # share of the run after which more tools are equivalent and fewer requests unserved
     fine: bool = False  # a fine-tuning run: no warming up of the data, no structured start
 
 
@@ -64,18 +66,15 @@ def recipe_at(plan: Plan, step: int) -> Recipe:
     """The data at a step: few tools and true names first, more of both kinds of noise later.
 
     Invented words teach reading first and then make room: tools described in other words than the request need what
-    words mean. At the end fewer requests stay unserved, and more tools are equivalent.
+    words mean. At the end fewer requests stay unserved, and more tools are equivalent. A fine-tuning run has many
+    sittings of the suite's tools side by side, which are what the model is mostly offered.
     """
-    if plan.fine or step >= plan.settled * plan.steps:
-        return Recipe(
-            skew=plan.skew,
-            equivalents=0.5,
-            random_names=0.3,
-            lexical=0.16,
-            wordy=0.08,
-            unserved=0.06,
-            strange=plan.familiar,
-        )
+    late = Recipe(skew=plan.skew, lexical=0.16, wordy=0.08, strange=plan.familiar)
+    if plan.fine:
+        alike = 0.3 if plan.skew == 1 else 0.5
+        return replace(late, equivalents=alike, lexical=0.12, wordy=0.06, unserved=0.03, suite=0.35, kin=0.6)
+    if step >= plan.settled * plan.steps:
+        return replace(late, equivalents=0.5, unserved=0.06)
     most = 3 if step < 80 else 5 if step < 300 else 10
     names = 0.4 * min(1.0, step / 800)
     faded = min(1.0, max(0.0, (step / plan.steps - plan.fade[0]) / (plan.fade[1] - plan.fade[0])))
