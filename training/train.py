@@ -1,9 +1,8 @@
 """Trains the built-in model: word vectors, a structured start, then a fixed number of steps on made-up sittings.
 
-    python -m training.train --out out/training                      # from scratch, resumes from its last checkpoint
-    python -m training.train --out out/training-settled --start out/training/model.pt --steps 160 --rate 4e-4
-    python -m training.train --out out/training-skewed --start out/training-settled/model.pt --skew 0.5 --steps 160 \
-        --rate 4e-4
+    python -m training.train --out out/training      # from scratch, resumes from its last checkpoint
+    python -m training.train --out out/settled --start out/training/model.pt --steps 160 --rate 4e-4
+    python -m training.train --out out/skewed --start out/settled/model.pt --skew 0.5 --steps 160 --rate 4e-4
 
 The same seed and arguments give the same data in the same order; no step depends on the clock. Two workers of one
 thread each average their gradients: on two busy cores that is a third faster than one worker of two threads.
