@@ -142,7 +142,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             "models:\n"
             f"  - {{name: scripted, url: '{scripted.url}', context: 64k}}\n"
             f"  - {{name: at-ollama, ollama: '{TAG}', context: 64k}}\n"
-            f"  - {{name: {BUILTIN}, gguf: '{_widened(folder)}', context: 16k, threads: 1, slots: 1}}\n"
+            f"  - {{name: {BUILTIN}, gguf: '{_widened(folder)}', context: 16k, max_output: 256, threads: 1, slots: 1}}\n"
             f"  - {{name: gone, url: 'http://127.0.0.1:{free_port()}', upstream_name: x, context: 64k}}\n",
             encoding="utf-8",
         )
@@ -294,16 +294,17 @@ def test_connect_is_all_it_takes_and_undo_takes_it_back(gateway: Running, client
 def test_the_builtin_model_answers_each_client_for_real(gateway: Running, client: Client) -> None:
     """Few words in the prompt and no tools, as in its training: with a client's own it would answer gibberish.
 
-    At times it runs on until it is cut off, which Claude Code tells as an error: hence three tries.
+    Claude Code adds a reminder of many lines, after which it often runs on until it is cut off, and Claude Code tells
+    that as an error: hence twelve tries, and a question that it mostly answers.
     """
     before = gateway.written_by(BUILTIN)
     prompt = "You are a helpful assistant."
     agent = {"agent": {"build": {"prompt": prompt, "tools": {"*": False}}}}
     (client.project / "opencode.json").write_text(json.dumps(agent), encoding="utf-8")
-    asking = client.asking("Hello", "--tools", "", "--system-prompt", prompt)
+    asking = client.asking("Are you a human?", "--tools", "", "--system-prompt", prompt)
     launch = ("launch", client.name, "--model", BUILTIN, "--lean", "--", *asking)
     tries = [done := client.toolkit(*launch)]
-    while done.returncode != 0 and len(tries) < 3:
+    while done.returncode != 0 and len(tries) < 12:
         tries.append(done := client.toolkit(*launch))
     assert done.returncode == 0, tries
     assert any(letter.isalpha() for letter in done.stdout), done
