@@ -142,7 +142,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             "models:\n"
             f"  - {{name: scripted, url: '{scripted.url}', context: 64k}}\n"
             f"  - {{name: at-ollama, ollama: '{TAG}', context: 64k}}\n"
-            f"  - {{name: {BUILTIN}, gguf: '{_widened(folder)}', context: 16k, max_output: 256, threads: 1, slots: 1}}\n"
+            f"  - {{name: {BUILTIN}, gguf: '{_widened(folder)}', context: 16k, max_output: 256, threads: 1, "
+            "slots: 1}\n"
             f"  - {{name: gone, url: 'http://127.0.0.1:{free_port()}', upstream_name: x, context: 64k}}\n",
             encoding="utf-8",
         )
