@@ -53,7 +53,7 @@ class Plan:
     supervised: int = 2000  # step from which attention is left alone
     vector_steps: int = 2000
     corpus: int = 6000
-    strange: float = 0.35  # share of sittings in which words of a kind are replaced by invented ones, at first
+    strange: float = Recipe.strange  # early share of sittings with a kind's words replaced by invented ones
     familiar: float = 0.08  # the same at the end
     fade: tuple[float, float] = (0.4, 0.7)  # shares of the run between which the one becomes the other
     skew: float = 1.0
@@ -68,12 +68,12 @@ def recipe_at(plan: Plan, step: int) -> Recipe:
     words mean. At the end fewer requests stay unserved, and more tools are equivalent. A fine-tuning run has many
     sittings of the suite's tools side by side, which are what the model is mostly offered.
     """
-    late = Recipe(skew=plan.skew, lexical=0.16, wordy=0.08, strange=plan.familiar)
+    late = Recipe(skew=plan.skew, strange=plan.familiar)
     if plan.fine:
         alike = 0.3 if plan.skew == 1 else 0.5
         return replace(late, equivalents=alike, lexical=0.12, wordy=0.06, unserved=0.03, suite=0.35, kin=0.6)
     if step >= plan.settled * plan.steps:
-        return replace(late, equivalents=0.5, unserved=0.06)
+        return replace(late, equivalents=0.5, lexical=0.16, wordy=0.08, unserved=0.06)
     most = 3 if step < 80 else 5 if step < 300 else 10
     names = 0.4 * min(1.0, step / 800)
     faded = min(1.0, max(0.0, (step / plan.steps - plan.fade[0]) / (plan.fade[1] - plan.fade[0])))

@@ -89,14 +89,6 @@ def run(
     folder = out or Path("out") / f"bias-{Path(experiment.suite).stem}-{'-'.join(map(_slug, experiment.models))}"
     where = endpoint(base_url, key, experiment.models, direct)
     with sink.progress("trials", total=None, unit="trials") as bar:
-        last = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal last
-            bar.of(total)
-            bar.advance(done - last)
-            last = done
-
         found = asyncio.run(
             run_experiment(
                 experiment,
@@ -108,7 +100,7 @@ def run(
                 repeats=read_manifest(source) if source and source.is_dir() else None,
                 concurrency=concurrency,
                 timeout=parse_duration(timeout),
-                progress=progress,
+                progress=bar.reach,
                 note=sink.note,
             )
         )

@@ -67,21 +67,13 @@ def demo(
         secret = _fresh_key(store)
         output.note("3/4 asking the model to choose tools, in every rotation of their order")
         with output.progress("    trials", total=None, unit="trials") as bar:
-            seen = 0
-
-            def advance(done: int, total: int) -> None:
-                nonlocal seen
-                bar.of(total)
-                bar.advance(done - seen)
-                seen = done
-
             summary = asyncio.run(
                 run_experiment(
                     experiment,
                     base_url=f"{found.url}/v1",
                     api_key=secret,
                     out=results,
-                    progress=advance,
+                    progress=bar.reach,
                     note=lambda text: output.note(f"    {text}"),
                 )
             )

@@ -40,14 +40,6 @@ def run(
     where = endpoint(base_url, key, model)
     folder = out or Path("out") / f"judge-{'-'.join(name.replace('/', '-') for name in model)}"
     with sink.progress("judgements", total=None, unit="judgements") as bar:
-        last = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal last
-            bar.of(total)
-            bar.advance(done - last)
-            last = done
-
         found = asyncio.run(
             run_judge(
                 model,
@@ -57,7 +49,7 @@ def run(
                 out=folder,
                 concurrency=concurrency,
                 max_tokens=max_tokens,
-                progress=progress,
+                progress=bar.reach,
             )
         )
     rows = [

@@ -25,11 +25,11 @@ LONGEST_NAME = 24  # characters of a name that is kept on one line in a table
 
 
 class Progress(Protocol):
-    """A running job's bar: `advance` by units done, `of` how many when that is known only later."""
+    """A running job's bar: `advance` by units done, or `reach` so many of so many, counted from the start."""
 
     def advance(self, done: float = 1) -> None: ...
 
-    def of(self, total: float) -> None: ...
+    def reach(self, done: float, total: float) -> None: ...
 
 
 class Output:
@@ -130,7 +130,7 @@ class _Silent:
     def advance(self, done: float = 1) -> None:
         pass
 
-    def of(self, total: float) -> None:
+    def reach(self, done: float, total: float) -> None:
         pass
 
 
@@ -140,12 +140,16 @@ class _Bar:
 
     def advance(self, done: float = 1) -> None:
         self._bar.advance(self._task, done)
+        self._tell_rate()
+
+    def reach(self, done: float, total: float) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+        self._tell_rate()
+
+    def _tell_rate(self) -> None:
         speed = self._bar.tasks[self._bar.task_ids.index(self._task)].speed
         if speed:
             self._bar.update(self._task, rate=f"{speed:.1f} {self._unit}/s")
-
-    def of(self, total: float) -> None:
-        self._bar.update(self._task, total=total)
 
 
 def report_error(error: ToolkitError) -> None:

@@ -1,14 +1,14 @@
 """`toolkit quant`: measure what a quantisation costs."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.cli.output import Json, Output, Progress, Quiet
+from toolkit.cli.output import Json, Output, Quiet
 from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,25 +108,11 @@ def _in_process(engine: str) -> bool:
     return engine != "server" and available()
 
 
-def _reaching(bar: Progress) -> Callable[[int, int], None]:
-    """What takes a bar to `done` of `total`, for those who count from the start."""
-    last = 0
-
-    def step(done: int, total: int) -> None:
-        nonlocal last
-        bar.of(total)
-        bar.advance(done - last)
-        last = done
-
-    return step
-
-
 def _exact(sink: Output, files: tuple[Path, Path], text: str, tokens: int, threads: int, scratch: Path) -> "Exact":
     from agents.experiments.logits import read_exactly
 
     with sink.progress("next tokens of both", total=None, unit="tokens") as bar:
-        step = _reaching(bar)
-        return read_exactly(*files, text, tokens=tokens, threads=threads, scratch=scratch, step=step)
+        return read_exactly(*files, text, tokens=tokens, threads=threads, scratch=scratch, step=bar.reach)
 
 
 def _speed(url: str, text: str) -> "Speed":
@@ -172,8 +158,7 @@ def _profile(sink: Output, url: str, name: str, text: str, tokens: int) -> "Prof
     from agents.experiments.quant import profile
 
     with sink.progress(f"{name}: next tokens", total=None, unit="tokens") as bar:
-        step = _reaching(bar)
-        return asyncio.run(profile(url, text, tokens=tokens, step=step))
+        return asyncio.run(profile(url, text, tokens=tokens, step=bar.reach))
 
 
 def _choices(sink: Output, url: str, path: Path, suite: str, tasks: int | None, out: Path) -> None:
@@ -183,7 +168,6 @@ def _choices(sink: Output, url: str, path: Path, suite: str, tasks: int | None, 
 
     experiment = Experiment(models=[path.stem], suite=suite, tasks=tasks, mode="logprob", design=Design(repeats=0))
     with sink.progress(f"{path.name}: tool choice", total=None, unit="trials") as bar:
-        step = _reaching(bar)
         asyncio.run(
             run_experiment(
                 experiment,
@@ -193,7 +177,7 @@ def _choices(sink: Output, url: str, path: Path, suite: str, tasks: int | None, 
                 direct={path.stem: url},
                 identities={path.stem: digest(path)},
                 concurrency=1,
-                progress=step,
+                progress=bar.reach,
             )
         )
 
