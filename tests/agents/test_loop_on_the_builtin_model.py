@@ -25,7 +25,7 @@ TASKS: list[tuple[str, tuple[str, ...], str, dict[str, str]]] = [
         {"file": "sales.csv"},
     ),
     (
-        "What is the price of bitcoin?",
+        "Get the current market price of bitcoin.",
         ("run_python", "query_spreadsheet", "crypto_price"),
         "crypto_price",
         {"coin": "bitcoin"},
