@@ -22,6 +22,18 @@ settings.register_profile(
 )
 settings.load_profile("toolkit")
 
+OWN_SUITE = """
+name: own
+tools:
+  - {name: get_weather, description: Weather for a city, parameters: {city: Name of the city}}
+  - {name: get_time, description: Local time in a city, parameters: {city: Name of the city}}
+  - {name: get_map, description: Map of a city, parameters: {city: Name of the city}}
+tasks:
+  get_weather: [will it rain in Oslo, is it warm in Rome, weather in Lima, snow in Bern, how windy is Cork, sun in Nice]
+  get_time: [what time is it in Oslo, time in Rome, clock in Lima, how late is it in Bern, hour in Cork, time for Nice]
+  get_map: [show me Oslo, a map of Rome, plan of Lima, where in Bern is the station, streets of Cork, map of Nice]
+"""
+
 PROVIDERS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "OPENROUTER")
 
 
@@ -43,6 +55,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     isolate(folder, monkeypatch)
     return folder
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """A person's own suite of 18 tasks over three tools, as a file."""
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN_SUITE, encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")

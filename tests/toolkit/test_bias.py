@@ -8,25 +8,6 @@ from agents.experiments.trials import read_trials
 from tests.agents.experiments.choosing_endpoint import by_chance, choosing
 from toolkit.cli.main import run
 
-SUITE = """
-name: own
-tools:
-  - {name: get_weather, description: Weather for a city, parameters: {city: Name of the city}}
-  - {name: get_time, description: Local time in a city, parameters: {city: Name of the city}}
-  - {name: get_map, description: Map of a city, parameters: {city: Name of the city}}
-tasks:
-  get_weather: [one, two, three, four, five, six]
-  get_time: [seven, eight, nine, ten, eleven, twelve]
-  get_map: [thirteen, fourteen, fifteen, sixteen, seventeen, eighteen]
-"""
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Path:
-    path = tmp_path / "own.yaml"
-    path.write_text(SUITE, encoding="utf-8")
-    return path
-
 
 def test_run_report_compare_and_export_in_a_row(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -94,7 +75,7 @@ def test_a_suite_that_was_changed_is_refused_in_the_same_folder(
         command += ["--base-url", endpoint.url]
         assert run(command) == 0
         asked = len(endpoint.asked)
-        suite.write_text(SUITE.replace("one, two", "one, another"), encoding="utf-8")
+        suite.write_text(suite.read_text(encoding="utf-8").replace("snow in Bern", "another"), encoding="utf-8")
         assert run(command) == 2
         assert "holds another experiment: the suite" in capsys.readouterr().err
         assert len(endpoint.asked) == asked

@@ -14,24 +14,6 @@ from agents.experiments.trials import TRIALS, read_trials
 from toolkit.cli.main import run
 
 KILLS = 20
-SUITE = """
-name: own
-tools:
-  - {name: get_weather, description: Weather for a city, parameters: {city: Name of the city}}
-  - {name: get_time, description: Local time in a city, parameters: {city: Name of the city}}
-  - {name: get_map, description: Map of a city, parameters: {city: Name of the city}}
-tasks:
-  get_weather: [will it rain in Oslo, is it warm in Rome, weather in Lima, snow in Bern, how windy is Cork, sun in Nice]
-  get_time: [what time is it in Oslo, time in Rome, clock in Lima, how late is it in Bern, hour in Cork, time for Nice]
-  get_map: [show me Oslo, a map of Rome, plan of Lima, where in Bern is the station, streets of Cork, map of Nice]
-"""
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Path:
-    path = tmp_path / "own.yaml"
-    path.write_text(SUITE, encoding="utf-8")
-    return path
 
 
 @pytest.mark.slow
