@@ -51,6 +51,17 @@ def test_a_child_that_ends_at_once_is_reported_with_the_end_of_its_log(tmp_path:
     child.stop()
 
 
+def test_a_child_that_answers_something_else_than_200_is_not_ready(tmp_path: Path) -> None:
+    port = free_port()
+    child = Child("server", [sys.executable, "-c", SERVER, str(port)], log=tmp_path / "log")
+    child.wait_until(f"http://127.0.0.1:{port}/", timeout=20)
+    with pytest.raises(ToolkitError, match="server did not answer within"):
+        child.wait_until(
+            f"http://127.0.0.1:{port}/no-such-page", timeout=0.3
+        )  # a 404, as llama.cpp's 503 while it loads
+    child.stop()
+
+
 def test_an_answer_of_another_program_at_its_port_is_not_taken_for_the_childs(tmp_path: Path) -> None:
     port = free_port()
     squatter = Child("squatter", [sys.executable, "-c", SERVER, str(port)], log=tmp_path / "log")
