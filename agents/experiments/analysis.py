@@ -6,15 +6,17 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agents.experiments.arms import DUPLICATE, PLAIN
 from agents.experiments.attributes import ArmEffect, arm_effects
+from agents.experiments.designs import pool_size
 from agents.experiments.inference import holm
 from agents.experiments.measures import Measures, measure
 from agents.experiments.remedies import Remedy, remedies
-from agents.experiments.table import table
+from agents.experiments.table import table, unit_of
 from agents.experiments.trials import Manifest, Trial, outcomes, read_manifest, read_trials
 from toolkit.core.errors import UsageError
 from toolkit.core.paths import write_text
@@ -127,7 +129,8 @@ def _model(name: str, trials: Sequence[Trial], manifest: Manifest, draws: int) -
     whole = complete(first)
     kept = {trial.task for trial in whole}
     again = [trial for trial in trials if trial.arm == PLAIN and trial.repeat > 0 and trial.task in kept]
-    plain_table = table(whole)
+    pool = partial(pool_size, manifest.experiment.design)
+    plain_table = table(whole, pool)
     measures = measure(
         plain_table,
         table(again) if again else None,
@@ -136,7 +139,7 @@ def _model(name: str, trials: Sequence[Trial], manifest: Manifest, draws: int) -
         seed=manifest.experiment.seed,
     )
     # An arm is paired with the plain list cell by cell, so it needs no whole blocks.
-    arms = arm_effects(first, [trial for trial in trials if trial.arm != PLAIN])
+    arms = arm_effects(first, [trial for trial in trials if trial.arm != PLAIN], unit_of(first, pool))
     listed = [trial for trial in trials if trial.arm != DUPLICATE]
     return measures, {
         "outcomes": outcomes(listed),

@@ -1,6 +1,6 @@
 """What dressing a tool does to its being chosen: each arm against the plain list, cell by cell, over tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,24 +29,28 @@ class ArmEffect:
     holm: float = float("nan")
 
 
-def arm_effects(plain: Sequence[Trial], dressed: Sequence[Trial]) -> tuple[ArmEffect, ...]:
-    """The effect of each arm in `dressed`, p-values adjusted over the arms."""
+def arm_effects(
+    plain: Sequence[Trial], dressed: Sequence[Trial], units: Mapping[str, Hashable] | None = None
+) -> tuple[ArmEffect, ...]:
+    """The effect of each arm in `dressed`, p-values adjusted over the arms. `units` is the sampling unit of each task,
+    where it is not the task itself (`table.unit_of`)."""
+    units = units or {}
     base = {(trial.task, trial.step): trial for trial in plain}
     found = []
     for arm in dict.fromkeys(trial.arm for trial in dressed):
         rows = [trial for trial in dressed if trial.arm == arm]
         if arm == DUPLICATE:
-            effect = _duplicate(arm, rows)
+            effect = _duplicate(arm, rows, units)
         else:
             pairs = [(base[t.task, t.step], t) for t in rows if (t.task, t.step) in base]
-            effect = _paired(arm, pairs) if pairs else None
+            effect = _paired(arm, pairs, units) if pairs else None
         if effect is not None:
             found.append(effect)
     adjusted = holm([effect.p_value for effect in found])
     return tuple(ArmEffect(**{**effect.__dict__, "holm": value}) for effect, value in zip(found, adjusted, strict=True))
 
 
-def _paired(arm: str, pairs: Sequence[tuple[Trial, Trial]]) -> ArmEffect:
+def _paired(arm: str, pairs: Sequence[tuple[Trial, Trial]], units: Mapping[str, Hashable]) -> ArmEffect:
     def taken(trial: Trial, target: str | None) -> float:
         if arm == NEUTRAL or target is None:
             return float(trial.outcome == "right")
@@ -54,16 +58,17 @@ def _paired(arm: str, pairs: Sequence[tuple[Trial, Trial]]) -> ArmEffect:
             return trial.probabilities[trial.order.index(target)]
         return float(trial.outcome in CHOICES and trial.chosen == target)
 
-    tasks: dict[str, list[tuple[float, float]]] = {}
+    found: dict[Hashable, list[tuple[float, float]]] = {}
     for before, after in pairs:
-        tasks.setdefault(after.task, []).append((taken(before, after.target), taken(after, after.target)))
-    means = np.array([np.mean(values, axis=0) for values in tasks.values()])
+        unit = units.get(after.task, after.task)
+        found.setdefault(unit, []).append((taken(before, after.target), taken(after, after.target)))
+    means = np.array([np.mean(values, axis=0) for values in found.values()])
     moved = means[:, 1] - means[:, 0]
     grain = 0.0 if pairs[0][1].probabilities is not None else len(means) / len(pairs)
     return ArmEffect(
         arm=arm,
         about=ARMS.get(arm, ""),
-        tasks=len(means),
+        tasks=len({after.task for _, after in pairs}),
         trials=len(pairs),
         before=cluster_share(means[:, 0]),
         after=cluster_share(means[:, 1]),
@@ -73,26 +78,30 @@ def _paired(arm: str, pairs: Sequence[tuple[Trial, Trial]]) -> ArmEffect:
     )
 
 
-def _duplicate(arm: str, rows: Sequence[Trial]) -> ArmEffect | None:
+def _duplicate(arm: str, rows: Sequence[Trial], units: Mapping[str, Hashable]) -> ArmEffect | None:
     """Among choices of either of the two equal tools: how often the one that stands first."""
-    tasks: dict[str, list[float]] = {}
+    found: dict[Hashable, list[float]] = {}
+    tasks: set[str] = set()
     used = 0
     for trial in rows:
         places = [index for index, name in enumerate(trial.order) if name.split("#")[0] == trial.target]
         if trial.probabilities is not None:
             both = [trial.probabilities[index] for index in places]
-            if sum(both) > 0:
-                tasks.setdefault(trial.task, []).append((both[0] - both[1]) / 2)
+            if not sum(both):
+                continue
+            value = (both[0] - both[1]) / 2
         elif trial.chosen_index in places and trial.outcome in CHOICES:
-            tasks.setdefault(trial.task, []).append(0.5 if trial.chosen_index == places[0] else -0.5)
+            value = 0.5 if trial.chosen_index == places[0] else -0.5
         else:
             continue
+        found.setdefault(units.get(trial.task, trial.task), []).append(value)
+        tasks.add(trial.task)
         used += 1
     if not tasks:
         return None
     # A task in which the two are rarely chosen says less: weigh by trials (a ratio of totals, not a mean of ratios).
-    sums = np.array([sum(values) for values in tasks.values()])
-    sizes = np.array([len(values) for values in tasks.values()], dtype=float)
+    sums = np.array([sum(values) for values in found.values()])
+    sizes = np.array([len(values) for values in found.values()], dtype=float)
     centred = sums.sum() / sizes.sum()
     linear = centred + (sums - centred * sizes) / sizes.mean()
     grain = 0.0 if rows[0].probabilities is not None else 1 / float(sizes.mean())

@@ -77,6 +77,14 @@ def cells(
     return in_sequence(planned)
 
 
+def pool_size(design: Design, count: int) -> int | None:
+    """From how many base orders, dealt out evenly, the tasks over `count` tools draw theirs; None: each has its own.
+    Tasks that share an order share its chances, so together they are one sampling unit (see `table.units`)."""
+    if design.kind not in ("rotation", "williams"):
+        return None  # no base that lasts: every order, orders drawn for each task, or those that clients send
+    return design.bases or (None if count <= FREE_BASES else POOL)
+
+
 def in_sequence(planned: Sequence[Cell]) -> list[Cell]:
     """Cells in the sequence that shares the longest prompts: arm by arm, orders sorted so that neighbours begin with
     the same tools, all tasks of an order before the next. Repeats come last, far from what they repeat."""
@@ -116,7 +124,7 @@ def _bases(suite: Suite, design: Design, seed: int) -> dict[str, tuple[str, ...]
     for task in suite.tasks:
         by_tools.setdefault(task.tools, []).append(task)
     for tools, tasks in by_tools.items():
-        pool = design.bases or (None if len(tools) <= FREE_BASES else POOL)
+        pool = pool_size(design, len(tools))
         if pool is None:
             bases |= {task.id: _shuffled(tools, f"{seed}:{task.id}") for task in tasks}
             continue

@@ -16,7 +16,7 @@ class Design(Strict):
 
     kind: Literal["rotation", "williams", "permutations", "random", "production"] = "rotation"
     n: int | None = Field(None, ge=1, description="Random orders per task (kind: random).")
-    bases: int | None = Field(None, ge=1, description="Draw the base orders from a pool of this size.")
+    bases: int | None = Field(None, ge=2, description="Draw the base orders from a pool of this size.")
     positions: int | None = Field(None, ge=2, description="Groups of positions for long lists of tools.")
     repeats: float = Field(0.2, ge=0, le=1, description="Share of the cells asked twice in the same order.")
 

@@ -368,18 +368,20 @@ def _detect(models: Sequence[ModelAnalysis]) -> Picture | None:
     drawn = False
     for number, model in enumerate(models):
         spread = spread_of(model)
-        if not np.isfinite(spread) or spread == 0 or model.measures.tasks < 2:
+        own = model.measures.units
+        if not np.isfinite(spread) or spread == 0 or own < 2:
             continue
         drawn = True
-        per_task = model.measures.trials / model.measures.tasks
-        tasks = sorted({*np.unique(np.geomspace(10, 1000, 40).astype(int)).tolist(), model.measures.tasks})
-        found = [100 * detectable(spread, count) for count in tasks]
+        per_unit = model.measures.trials / own
+        units = sorted({*np.unique(np.geomspace(min(10, own), 1000 * own / model.measures.tasks, 40).astype(int)), own})
+        found = [100 * detectable(spread, count) for count in units]
         colour = COLOURS[number % len(COLOURS)]
-        axes.plot([count * per_task for count in tasks], found, color=colour, label=model.model)
-        here = found[tasks.index(model.measures.tasks)]
-        axes.plot(model.measures.trials, here, "o", color=colour)
+        axes.plot([count * per_unit for count in units], found, color=colour, label=model.model)
+        axes.plot(model.measures.trials, found[units.index(own)], "o", color=colour)
+        tasks = model.measures.tasks / own
         rows += [
-            (model.model, count, round(count * per_task), value) for count, value in zip(tasks, found, strict=True)
+            (model.model, round(count * tasks), round(count * per_unit), value)
+            for count, value in zip(units, found, strict=True)
         ]
     if not drawn:
         return None
@@ -400,8 +402,8 @@ def _detect(models: Sequence[ModelAnalysis]) -> Picture | None:
 
 
 def spread_of(model: ModelAnalysis) -> float:
-    """Root mean square over positions of the standard deviation between tasks."""
-    spreads = [spread_in(effect.effect, model.measures.tasks) for effect in model.measures.effects]
+    """Root mean square over positions of the standard deviation between sampling units."""
+    spreads = [spread_in(effect.effect, model.measures.units) for effect in model.measures.effects]
     return float(np.sqrt(np.mean(np.square(spreads))))
 
 

@@ -2,7 +2,7 @@
 power. Knows arrays and nothing of tools or models. Derivations and sources: docs/design/experiments.md.
 
 Tasks are the sampling unit. Trials of one task are alike, and an interval that takes them as independent is too narrow
-by far (64 % coverage where 95 % is written).
+by far (64 % coverage where 95 % is written). Tasks that share their orders are one unit together, for the same reason.
 """
 
 from collections.abc import Sequence
@@ -44,9 +44,27 @@ def task_means(task: Ints, values: Floats, count: int) -> Floats:
     return means.reshape(count, *values.shape[1:])
 
 
-def cluster_mean(per_task: Floats, *, grain: float = 0.0) -> Estimate:
-    """Mean over tasks with a t interval. `grain` is the least by which one trial could have moved a task's value."""
-    values = per_task[~np.isnan(per_task)]
+def unit_means(table: Table, per_task: Floats) -> Floats:
+    """Tasks' values (tasks, or tasks x P) as values of the sampling units, NaN left out: the values themselves where
+    each task is a unit, else the mean over all tasks plus what each unit moves it by (its own mean where all hold
+    equally many tasks), so that the mean stays that over tasks."""
+    if table.unit is None:
+        return per_task
+    known = np.isfinite(per_task)
+    sums, sizes = np.zeros((2, table.units, *per_task.shape[1:]))
+    np.add.at(sums, table.unit, np.where(known, per_task, 0.0))
+    np.add.at(sizes, table.unit, known)
+    with np.errstate(invalid="ignore"):
+        mean = sums.sum(0) / sizes.sum(0)
+        moved = (sums - mean * sizes) / (sizes.sum(0) / (sizes > 0).sum(0))
+    values: Floats = np.where(sizes > 0, mean + moved, np.nan)
+    return values
+
+
+def cluster_mean(per_unit: Floats, *, grain: float = 0.0) -> Estimate:
+    """Mean over sampling units (tasks) with a t interval. `grain` is the least by which one trial could have moved a
+    unit's value."""
+    values = per_unit[~np.isnan(per_unit)]
     if len(values) == 0:
         return Estimate(float("nan"), float("nan"), float("nan"))
     mean = float(values.mean())
@@ -88,11 +106,11 @@ def spread_in(estimate: Estimate, tasks: int) -> float:
     return float(estimate.error / stats.t.ppf((1 + LEVEL) / 2, tasks - 1) * np.sqrt(tasks))
 
 
-def cluster_share(per_task: Floats) -> Estimate:
-    """A share (0 to 1) over tasks: Wilson's interval with as many trials as the clustered variance is worth
+def cluster_share(per_unit: Floats) -> Estimate:
+    """A share (0 to 1) over sampling units: Wilson's interval with as many trials as the clustered variance is worth
     (Korn and Graubard, Survey Methodology 24, 1998), so that it neither leaves 0..1 nor shrinks to a point at its
     ends; t instead of normal quantile."""
-    values = per_task[~np.isnan(per_task)]
+    values = per_unit[~np.isnan(per_unit)]
     n = len(values)
     if n == 0:
         return Estimate(float("nan"), float("nan"), float("nan"))
@@ -107,9 +125,9 @@ def cluster_share(per_task: Floats) -> Estimate:
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def cluster_p(per_task: Floats, *, grain: float = 0.0) -> float:
+def cluster_p(per_unit: Floats, *, grain: float = 0.0) -> float:
     """Two-sided p-value of the test that belongs to `cluster_mean`'s interval: is the mean 0?"""
-    values = per_task[~np.isnan(per_task)]
+    values = per_unit[~np.isnan(per_unit)]
     if len(values) < 2:
         return float("nan")
     error, freedom = _error(values, grain)

@@ -18,6 +18,7 @@ from agents.experiments.inference import (
     permutation_test,
     spread_in,
     task_means,
+    unit_means,
 )
 from agents.experiments.scoring import OUTCOMES
 from agents.experiments.table import Floats, Ints, Table
@@ -87,12 +88,14 @@ class Flips:
 
 @dataclass(frozen=True)
 class Measures:
-    """All that is measured in one arm of one model. `widest` is the longest list of tools, `coefficients` (log
+    """All that is measured in one arm of one model. `units` is over how many sampling units the intervals are taken:
+    fewer than tasks where tasks share their orders. `widest` is the longest list of tools, `coefficients` (log
     probabilities only) are the closed-form coefficients of the groups of positions; `by_place` is the accuracy by the
     right tool's group of positions; `without_choice` the share of trials in which no offered tool was soundly called
     although one was needed."""
 
     tasks: int
+    units: int
     trials: int
     places: int
     widest: int
@@ -142,10 +145,11 @@ def measure(
     effects = _effects(plain, null)
     return Measures(
         tasks=count,
+        units=plain.units,
         trials=len(plain),
         places=plain.places,
         widest=int(plain.size.max(initial=0)),
-        accuracy=cluster_share(correct),
+        accuracy=cluster_share(unit_means(plain, correct)),
         effects=effects,
         p_value=null.p_value,
         position_variation=Variation(
@@ -156,7 +160,7 @@ def measure(
         by_place=by_place,
         gap=float(np.nanmax(accuracies) - np.nanmin(accuracies)) if np.isfinite(accuracies).any() else float("nan"),
         gap_floor=float(null.gaps.mean()),
-        always_right=cluster_share((correct == 1).astype(float)),
+        always_right=cluster_share(unit_means(plain, (correct == 1).astype(float))),
         scores=scores,
         tool_scores=tool_scores,
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
@@ -186,7 +190,7 @@ def ozdemir(chosen: Ints | Floats, right: Ints | Floats) -> Floats:
 
 
 def _effects(table: Table, null: Null) -> tuple[Effect, ...]:
-    per_task = position_effects(table)
+    per_unit = unit_means(table, position_effects(table))
     chosen = np.array([(table.place == place).sum() for place in range(table.places)])
     stood = np.array([(table.right_place == place).sum() for place in range(table.places)])
     if not stood.all():  # no tool is right, or a place was never the right tool's
@@ -194,9 +198,9 @@ def _effects(table: Table, null: Null) -> tuple[Effect, ...]:
     original = ozdemir(chosen, stood)
     found = []
     for place in range(table.places):
-        values = per_task[:, place]
+        values = per_unit[:, place]
         known = int(np.isfinite(values).sum())
-        grain = 0.0 if table.probabilities is not None else len(table.tasks) / len(table)
+        grain = 0.0 if table.probabilities is not None else table.units / len(table)
         estimate = cluster_mean(values, grain=grain)
         band = np.quantile(null.effects[:, place], [0.025, 0.975])
         found.append(
@@ -218,7 +222,8 @@ def _accuracy_by_place(table: Table) -> tuple[Estimate, ...]:
     found = []
     for place in range(table.places):
         there = table.right_place == place
-        found.append(cluster_share(task_means(table.task[there], table.correct[there].astype(float), len(table.tasks))))
+        per_task = task_means(table.task[there], table.correct[there].astype(float), len(table.tasks))
+        found.append(cluster_share(unit_means(table, per_task)))
     return tuple(found)
 
 
@@ -329,10 +334,13 @@ def _flips(plain: Table, repeats: Table) -> Flips:
             answer = int(said_again[row])
             answer = translate[answer] if answer >= 0 else answer
             again.setdefault(name, []).append(float(answer != at[name, order]))
-    both = [name for name in plain.tasks if name in again and len(answers[name]) > 1]
-    across = np.array([_disagreement(answers[name]) for name in both])
-    same = np.array([np.mean(again[name]) for name in both])
-    return Flips(cluster_share(across), cluster_share(same), cluster_mean(across - same), len(both))
+    across, same = np.full((2, len(plain.tasks)), np.nan)
+    for number, name in enumerate(plain.tasks):
+        if name in again and len(answers[name]) > 1:
+            across[number], same[number] = _disagreement(answers[name]), np.mean(again[name])
+    both = int(np.isfinite(across).sum())
+    across, same = unit_means(plain, across), unit_means(plain, same)
+    return Flips(cluster_share(across), cluster_share(same), cluster_mean(across - same), both)
 
 
 def _answers(table: Table) -> Ints:
@@ -356,8 +364,8 @@ def _coefficients(table: Table) -> tuple[Estimate, ...] | None:
     width, groups = int(table.size[0]), int(table.groups[0])
     logs = np.log(np.maximum(table.probabilities[:, :width], 1e-12))
     relative = (logs - logs.mean(1, keepdims=True)).reshape(len(table), groups, -1).mean(2)
-    per_task = task_means(table.task, relative, len(table.tasks))
-    return tuple(cluster_mean(per_task[:, place]) for place in range(groups))
+    per_unit = unit_means(table, task_means(table.task, relative, len(table.tasks)))
+    return tuple(cluster_mean(per_unit[:, place]) for place in range(groups))
 
 
 def outcome_shares(table: Table) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """What an experiment will cost and could find, before it is run: calls, tokens, time, money, smallest effect."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.chat_model import ModelError
 from agents.experiments.arms import Offer, offer
 from agents.experiments.choosers import Choice, Chooser
-from agents.experiments.designs import Cell
+from agents.experiments.designs import Cell, pool_size
 from agents.experiments.experiment import Experiment
 from agents.experiments.inference import detectable, expected_spread, power
 from agents.experiments.suites import Suite, Task
@@ -52,10 +53,13 @@ class Probe:
 class Plan:
     """The bill for one model. `evaluated` are the prompt tokens left to compute if the server keeps the prefix that
     neighbours in the sequence share; `original` those of the original experiment (ten random orders, nothing kept).
-    Time and money are None without a probe. `detectable[a]` is the smallest effect of a position, as a share, that is
-    found with 80 % chance at accuracy a, `chance[a]` the chance to find one of three points."""
+    Time and money are None without a probe. `units` are the sampling units: tasks, or base orders where tasks share
+    them. `detectable[a]` is the smallest effect of a position, as a share, that is found with 80 % chance at accuracy
+    a, `chance[a]` the chance to find one of three points; where tasks share orders, both leave out what other orders
+    would change."""
 
     tasks: int
+    units: int
     calls: int
     orders: int
     prompt_tokens: int
@@ -84,9 +88,12 @@ def plan(prepared: Prepared, probe: Probe | None, *, concurrency: int) -> Plan:
     tasks = len(prepared.suite.tasks)
     tools = min(len(task.tools) for task in prepared.suite.tasks)
     groups = max(cell.groups for cell in prepared.cells)
-    spreads = {accuracy: expected_spread(accuracy, groups if groups > 1 else tools) for accuracy in ACCURACIES}
+    units = _units(prepared)
+    averaged = (units / tasks) ** 0.5  # a unit's value is the mean over its tasks
+    spreads = {a: averaged * expected_spread(a, groups if groups > 1 else tools) for a in ACCURACIES}
     return Plan(
         tasks=tasks,
+        units=units,
         calls=calls,
         orders=len({cell.order for cell in prepared.cells}),
         prompt_tokens=round(sum(lengths) * rate),
@@ -94,8 +101,8 @@ def plan(prepared: Prepared, probe: Probe | None, *, concurrency: int) -> Plan:
         original=round(mean * 10 * tasks * rate),
         seconds=probe.seconds * calls / concurrency if probe else None,
         money=round(probe.money * calls) if probe and probe.money is not None else None,
-        detectable={accuracy: detectable(spread, tasks) for accuracy, spread in spreads.items()},
-        chance={accuracy: power(0.03, spread, tasks) for accuracy, spread in spreads.items()},
+        detectable={accuracy: detectable(spread, units) for accuracy, spread in spreads.items()},
+        chance={accuracy: power(0.03, spread, units) for accuracy, spread in spreads.items()},
     )
 
 
@@ -121,6 +128,12 @@ async def probed(prepared: Prepared, chooser: Chooser, count: int) -> Probe:
         completion_tokens=sum(choice.usage.completion_tokens for choice in found) / n,
         money=None if None in costs else sum(cost or 0 for cost in costs) / n,
     )
+
+
+def _units(prepared: Prepared) -> int:
+    """How many sampling units the tasks are."""
+    tasks = Counter(task.tools for task in prepared.suite.tasks)
+    return sum(min(count, pool_size(prepared.experiment.design, len(tools)) or count) for tools, count in tasks.items())
 
 
 def _prompt(prepared: Prepared, cell: Cell) -> str:

@@ -35,12 +35,15 @@ class Truth(NamedTuple):
     accuracy: float
 
 
-def experiment(model: Planted, tasks: int, seed: int, *, exact: bool = False, lift: float = 0.0) -> Table:
-    """One run: each of `tasks` tasks, right tools in turn, under the rotations of a random base order. With `exact`
-    the table holds probabilities, as mode logprob gives them. `lift` is what a dressing adds to the appeal of each
-    task's target (see `targets`): the same tasks in the same orders, chosen anew."""
+def experiment(
+    model: Planted, tasks: int, seed: int, *, exact: bool = False, lift: float = 0.0, pool: int | None = None
+) -> Table:
+    """One run: each of `tasks` tasks, right tools in turn, under the rotations of a random base order, one of `pool`
+    that are dealt out evenly if that is given. With `exact` the table holds probabilities, as mode logprob gives them.
+    `lift` is what a dressing adds to the appeal of each task's target (see `targets`): the same tasks in the same
+    orders, chosen anew."""
     rng = np.random.default_rng(seed)
-    order, right, probabilities, valid = _probabilities(model, tasks, rng, lift, targets(model, tasks, seed))
+    order, right, probabilities, valid = _probabilities(model, tasks, rng, lift, targets(model, tasks, seed), pool)
     n, rows, size = order.shape
     if lift:
         rng = np.random.default_rng((seed, 1))
@@ -69,6 +72,7 @@ def experiment(model: Planted, tasks: int, seed: int, *, exact: bool = False, li
         right_tool=np.repeat(right, rows),
         outcome=flat(outcome),
         probabilities=probabilities.reshape(n * rows, size) if exact else None,
+        unit=np.arange(n) * pool // n if pool else None,
     )
 
 
@@ -103,7 +107,12 @@ def true_shares(model: Planted, lift: float, *, tasks: int = 200_000, seed: int 
 
 
 def _probabilities(
-    model: Planted, tasks: int, rng: np.random.Generator, lift: float = 0.0, aimed: Ints | None = None
+    model: Planted,
+    tasks: int,
+    rng: np.random.Generator,
+    lift: float = 0.0,
+    aimed: Ints | None = None,
+    pool: int | None = None,
 ) -> tuple[Ints, Ints, Floats, Floats]:
     """Orders (n, K, K), right tools (n), choice probabilities by place (n, K, K), chance of a sound call (n, K)."""
     size = len(model.positions)
@@ -112,7 +121,7 @@ def _probabilities(
     appeal[np.arange(tasks), right] += model.margin + model.unequal * rng.standard_normal(tasks)
     if aimed is not None:
         appeal[np.arange(tasks), aimed] += lift
-    base = rng.random((tasks, size)).argsort(-1)
+    base = rng.random((pool or tasks, size)).argsort(-1)[np.arange(tasks) * (pool or tasks) // tasks]
     turns = (np.arange(size)[:, None] + np.arange(size)[None, :]) % size
     order = base[:, turns]  # (n, rotation, place)
     utility = np.take_along_axis(appeal[:, None, :].repeat(size, 1), order, -1) + np.asarray(model.positions)

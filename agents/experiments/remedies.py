@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.experiments.inference import Estimate, cluster_mean, cluster_share
+from agents.experiments.inference import Estimate, cluster_mean, cluster_share, unit_means
 from agents.experiments.table import Floats, Ints, Table
 
 FOLDS = 5
@@ -34,7 +34,7 @@ def remedies(table: Table, *, seed: int = 0) -> tuple[Remedy, ...]:
     if not (table.right_tool >= 0).any() or len(table.tasks) < 2:
         return ()
     weights = table.weights
-    plain = _by_task(table, _hit(table, weights))
+    plain = unit_means(table, _by_task(table, _hit(table, weights)))
     found = [
         Remedy(
             "none",
@@ -47,7 +47,7 @@ def remedies(table: Table, *, seed: int = 0) -> tuple[Remedy, ...]:
     ]
     if table.probabilities is not None and len(set(table.size.tolist())) == 1:
         calibrated = _calibrated(table, weights, seed)
-        hits = _by_task(table, _hit(table, calibrated))
+        hits = unit_means(table, _by_task(table, _hit(table, calibrated)))
         found.append(
             Remedy(
                 "calibrate",
@@ -60,11 +60,16 @@ def remedies(table: Table, *, seed: int = 0) -> tuple[Remedy, ...]:
         )
     rows = np.bincount(table.task, minlength=len(table.tasks))
     for name, about, hits, calls in (
-        ("rotate and vote", "ask under every order of the block, most votes win", _vote(table, weights), rows.mean()),
+        (
+            "rotate and vote",
+            "ask under every order of the block, most votes win",
+            unit_means(table, _vote(table, weights)),
+            rows.mean(),
+        ),
         (
             "filter, then draw",
             "ask under two opposite orders, draw one of the tools chosen",
-            _draw(table, weights),
+            unit_means(table, _draw(table, weights)),
             2.0,
         ),
     ):

@@ -15,7 +15,7 @@ DESIGNS = {
     "rotation": "Each task was asked under all rotations of an order of its own, drawn at random from the seed, so "
     "that every tool stood once in every position of every task.",
     "grouped": "Each task was asked under rotations of an order drawn at random from the seed, in steps that put every "
-    "tool once into each group of positions; tasks share a few such orders.",
+    "tool once into each group of positions.",
     "williams": "Each task was asked under a Williams design: every tool stood equally often in each position and "
     "after each other tool.",
     "permutations": "Each task was asked under every order of its tools.",
@@ -60,7 +60,7 @@ def page(analysis: Analysis, folder: Path) -> Page:
             )
         ],
         pictures=pictures(analysis),
-        method=[DESIGNS[_design(analysis)], MODES[experiment.mode], _TRUST],
+        method=[DESIGNS[_design(analysis)], MODES[experiment.mode], _trust(analysis)],
         facts=_facts(analysis),
         again=f"toolkit bias run --from {name} --out {name}-again",
         data=("The manifest", json.dumps(manifest_document(analysis.manifest), indent=2, ensure_ascii=False)),
@@ -80,11 +80,6 @@ _EFFECTS = (
     "percentage of Ozdemir (deviation of a position's share from that of the right tool) stands beside each effect in "
     "the data of the first picture."
 )
-_TRUST = (
-    "Intervals are 95 % and take tasks, not calls, as the sampling unit. Whether the order matters is tested by "
-    "dealing each task's orders anew among its own trials. Names of tools are compared exactly; a call that names no "
-    "offered tool, or holds no JSON object, is counted as what it is and never dropped."
-)
 _MORE = (
     "macro F1",
     "weighted F1",
@@ -94,6 +89,17 @@ _MORE = (
     "beyond chance",
     "arguments fit",
 )
+
+
+def _trust(analysis: Analysis) -> str:
+    measures = analysis.models[0].measures
+    shared = f" (tasks share {measures.units} sets of orders, and those of one set are one unit together)"
+    return (
+        "Intervals are 95 % and take tasks, not calls, as the sampling unit"
+        f"{shared if measures.units < measures.tasks else ''}. Whether the order matters is tested by dealing each "
+        "task's orders anew among its own trials. Names of tools are compared exactly; a call that names no offered "
+        "tool, or holds no JSON object, is counted as what it is and never dropped."
+    )
 
 
 def _more(model: ModelAnalysis) -> tuple[str, ...]:

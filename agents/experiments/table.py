@@ -2,7 +2,7 @@
 simulation that plants the truth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,8 @@ class Table:
     """N trials. `task` counts tasks from 0; `size` is the number of tools offered, `groups` that of the groups of
     positions; `chosen` and `right` are indices in the order (-1: none); `chosen_tool` and `right_tool` index `tools`
     (-1: none); `outcome` indexes OUTCOMES; `order` is (N, widest), the tool at each place, padded with -1;
-    `probabilities` is (N, widest) or None."""
+    `probabilities` is (N, widest) or None. `unit` (a number for each task, from 0) says which tasks share the chances
+    of their orders and are one sampling unit together; None: each task is one."""
 
     tasks: tuple[str, ...]
     tools: tuple[str, ...]
@@ -35,9 +36,15 @@ class Table:
     right_tool: Ints
     outcome: Ints
     probabilities: Floats | None = None
+    unit: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.task)
+
+    @property
+    def units(self) -> int:
+        """How many sampling units there are."""
+        return len(self.tasks) if self.unit is None else int(self.unit.max(initial=-1)) + 1
 
     @property
     def chose(self) -> Bools:
@@ -88,9 +95,10 @@ class Table:
         return int(self.groups.max(initial=0))
 
 
-def table(trials: Sequence[Trial]) -> Table:
+def table(trials: Sequence[Trial], pool: Callable[[int], int | None] = lambda count: None) -> Table:
     """The table of `trials` (one model, one arm, one repeat), sorted by task and step, so that equal trials give an
-    equal table whatever the sequence in which they ended."""
+    equal table whatever the sequence in which they ended. `pool` tells for a number of tools from how many base orders
+    the tasks drew theirs (`designs.pool_size`)."""
     held = sorted(trials, key=lambda trial: (trial.task, trial.step, trial.repeat))
     tasks = tuple(sorted({trial.task for trial in held}))
     tools = tuple(sorted({name for trial in held for name in trial.order}))
@@ -122,4 +130,22 @@ def table(trials: Sequence[Trial]) -> Table:
         right_tool=ints([tool_of.get(trial.right, -1) for trial in held]),
         outcome=ints([OUTCOMES.index(trial.outcome) for trial in held]),
         probabilities=probabilities,
+        unit=_units(held, pool),
     )
+
+
+def unit_of(trials: Sequence[Trial], pool: Callable[[int], int | None]) -> dict[str, Hashable]:
+    """The sampling unit of each task: its own name, or the orders it was asked under where it drew them from a pool."""
+    orders: dict[str, set[tuple[str, ...]]] = {}
+    for trial in trials:
+        orders.setdefault(trial.task, set()).add(trial.order)
+    return {task: frozenset(own) if pool(len(next(iter(own)))) else task for task, own in orders.items()}
+
+
+def _units(held: Sequence[Trial], pool: Callable[[int], int | None]) -> Ints | None:
+    """For each task, in the sequence of their names, the number of its unit; None where each is one."""
+    units = [unit for _, unit in sorted(unit_of(held, pool).items(), key=lambda item: item[0])]
+    numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    if len(numbers) == len(units):
+        return None
+    return np.array([numbers[unit] for unit in units], dtype=np.int64)

@@ -95,6 +95,18 @@ def test_a_plan_counts_calls_and_asks_only_a_few(suite: Path, capsys: pytest.Cap
     assert bill["seconds"] > 0
 
 
+def test_a_plan_says_where_tasks_share_their_orders(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bias", "plan", "-m", "m", "--suite", str(suite), "--base-url", "http://127.0.0.1:9/v1", "--probe", "0"]
+    bills = []
+    for more in ([], ["--bases", "2"]):
+        assert run([*command, *more, "--json"]) == 0
+        bills += json.loads(capsys.readouterr().out)
+    assert [(bill["tasks"], bill["units"]) for bill in bills] == [(18, 18), (18, 2)]
+    assert bills[1]["detectable"]["0.9"] > 2 * bills[0]["detectable"]["0.9"]  # one degree of freedom
+    assert run([*command, "--bases", "2"]) == 0
+    assert "shared: 2 sampling units" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

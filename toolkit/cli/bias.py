@@ -2,6 +2,9 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
+from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +15,7 @@ from toolkit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from agents.experiments.experiment import Experiment
-    from agents.experiments.run import Summary
+    from agents.experiments.run import ModelSummary, Summary
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure how models choose tools.")
 
@@ -24,7 +27,7 @@ DesignKind = Annotated[
     typer.Option("--design", help="rotation, williams, permutations, random or production [rotation]."),
 ]
 Random = Annotated[int | None, typer.Option("--n", min=1, help="Random orders a task (--design random).")]
-Bases = Annotated[int | None, typer.Option(min=1, help="Draw base orders from a pool of this size.")]
+Bases = Annotated[int | None, typer.Option(min=2, help="Draw base orders from a pool of this size.")]
 Positions = Annotated[int | None, typer.Option(min=2, help="Groups of positions, for long lists of tools.")]
 Repeats = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share of cells asked twice, for the noise floor [0.2; logprob: 0].")
@@ -172,7 +175,8 @@ def plan(
     if not json:
         bill = planned(prepared, None, concurrency=1)
         smallest = ", ".join(f"{100 * value:.1f} at {a:.0%}" for a, value in bill.detectable.items())
-        sink.note(f"{bill.tasks} tasks, {bill.orders} different orders")
+        shared = f", shared: {bill.units} sampling units" if bill.units < bill.tasks else ""
+        sink.note(f"{bill.tasks} tasks, {bill.orders} different orders{shared}")
         sink.note(f"smallest effect of a position found in 4 of 5 experiments, in points by accuracy: {smallest}")
         if not probe:
             sink.note("tokens are estimated from characters; leave out --probe 0 to measure tokens, time and money")
@@ -200,6 +204,8 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare models, in one folder or several, task by task."""
+    from rich.console import Group
+
     from agents.experiments.analysis import plain
     from agents.experiments.compare import compare as compared
     from agents.experiments.compare import entries
@@ -207,8 +213,16 @@ def compare(
 
     sink = Output(json=json)
     found = compared(entries(folders))
-    rows = [(d.second, d.first, d.measure, points(d.difference), p_text(d.p_value), p_text(d.holm)) for d in found]
-    sink.result(plain(found), human=sink.table(["MODEL", "LESS", "MEASURE", "DIFFERENCE", "P", "P (HOLM)"], rows))
+    shown: list[Any] = []
+    for first, second, tasks in dict.fromkeys((d.first, d.second, d.tasks) for d in found):
+        rows = [
+            (d.measure, points(d.difference), p_text(d.p_value), p_text(d.holm))
+            for d in found
+            if (d.first, d.second) == (first, second)
+        ]
+        table = sink.table(["MEASURE", "DIFFERENCE>", "P>", "P (HOLM)>"], rows)
+        shown += [f"{second} less {first}, over {tasks} tasks", table]
+    sink.result(plain(found), human=Group(*shown))
 
 
 @app.command()
@@ -291,33 +305,31 @@ def _slug(name: str) -> str:
 
 
 def _table(sink: Output, found: "Summary") -> Any:
+    """A column a model; the intervals too where there is room for them."""
     from agents.experiments.wording import p_text, percent
     from toolkit.core.units import format_count, format_money
 
+    roomy = len(found.models) <= 2
+
+    def effect(model: "ModelSummary", place: int) -> str:
+        if place >= len(model.effects):
+            return ""
+        value, low, high = (100 * part for part in astuple(model.effects[place]))
+        return "n/a" if model.headline else f"{value:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if roomy else "")
+
+    def row(name: str, cell: Callable[["ModelSummary"], str]) -> tuple[str, ...]:
+        return (name, *(cell(model) for model in found.models))
+
     places = max((len(model.effects) for model in found.models), default=0)
-    columns = [
-        "MODEL",
-        "ACCURACY",
-        *(f"{place + 1}>" for place in range(places)),
-        "ORDER",
-        "CALLS>",
-        "TOKENS>",
-        "COST>",
-    ]
     rows = [
-        (
-            model.model,
-            percent(model.accuracy),
-            *(("n/a" if model.headline else f"{100 * effect.value:+.1f}") for effect in model.effects),
-            *[""] * (places - len(model.effects)),
-            "n/a" if model.headline else p_text(model.p_value),
-            f"{model.calls:,}",
-            format_count(model.prompt_tokens + model.completion_tokens),
-            format_money(model.cost),
-        )
-        for model in found.models
+        row("accuracy", lambda model: percent(model.accuracy)),
+        *(row(f"position {place + 1}, points", partial(effect, place=place)) for place in range(places)),
+        row("does the order matter?", lambda model: "n/a" if model.headline else p_text(model.p_value)),
+        row("calls", lambda model: f"{model.calls:,}"),
+        row("tokens", lambda model: format_count(model.prompt_tokens + model.completion_tokens)),
+        row("cost", lambda model: format_money(model.cost)),
     ]
-    return sink.table(columns, rows)
+    return sink.table(["", *(f"{model.model}>" for model in found.models)], rows)
 
 
 def _remarks(sink: Output, found: "Summary") -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from agents.experiments.attributes import arm_effects, odds_ratio
+from agents.experiments.inference import cluster_mean
 from agents.experiments.planted import Planted, experiment, targets, true_shares
 from agents.experiments.table import Table
 from agents.experiments.trials import Trial
@@ -73,6 +74,22 @@ def test_a_planted_dressing_is_found_with_its_odds_and_nothing_where_nothing_was
     assert cue.change.low < after - before < cue.change.high
     assert cue.holm < 0.001
     assert (longer.odds.value, longer.change.value, longer.holm) == (1, 0, 1)
+
+
+def test_tasks_that_share_their_orders_are_one_unit_of_an_arm_too() -> None:
+    tasks, seed = 120, 4
+    aimed = targets(MODEL, tasks, seed)
+    table = experiment(MODEL, tasks, seed, pool=6)
+    lifted = experiment(MODEL, tasks, seed, lift=1.5, pool=6)
+    plain, dressed = trials(table, aimed, "plain"), trials(lifted, aimed, "cue")
+    assert table.unit is not None
+    units = dict(zip(table.tasks, table.unit.tolist(), strict=True))
+    (by_task,), (by_unit,) = arm_effects(plain, dressed), arm_effects(plain, dressed, units)
+    assert (by_unit.tasks, by_unit.trials) == (by_task.tasks, by_task.trials) == (120, 600)
+    assert by_unit.change.value == pytest.approx(by_task.change.value)
+    moved = (chose_target(lifted, aimed) - chose_target(table, aimed)).reshape(6, -1).mean(1)
+    expected = cluster_mean(moved, grain=6 / 600)
+    assert (by_unit.change.low, by_unit.change.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_the_odds_ratio_is_unbiased_and_its_interval_covers() -> None:

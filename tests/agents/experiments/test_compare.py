@@ -37,6 +37,19 @@ def test_two_models_that_agree_on_every_task_are_not_said_to_agree_on_all_tasks_
     assert all(row.difference.low < 0 < row.difference.high and row.p_value == 1.0 for row in found)
 
 
+def test_runs_that_share_orders_among_other_tasks_are_compared_by_the_one_that_says_less() -> None:
+    model = Planted((1.0, 0.5, 0, 0, 0, 0, -0.5, -1.0), (1.0, 0.5, 0, 0, 0, 0, -0.5, -1.0), margin=1.0)
+    one, other = experiment(model, 96, 1, pool=8), experiment(model, 96, 2)
+    both = compare([Entry("one", Path(), one), Entry("other", Path(), other)])
+    free = compare([Entry("one", Path(), replace(one, unit=None)), Entry("other", Path(), other)])
+    swapped = replace(other, unit=one.unit)
+    turned = compare([Entry("one", Path(), replace(one, unit=None)), Entry("other", Path(), swapped)])
+    assert [row.difference for row in both] == [row.difference for row in turned]
+    assert all(b.difference.error >= f.difference.error for b, f in zip(both, free, strict=True))
+    assert [b.difference.value for b in both] == pytest.approx([f.difference.value for f in free])
+    assert any(b.difference.error > f.difference.error for b, f in zip(both, free, strict=True))
+
+
 def test_a_folder_without_an_experiment_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no experiment"):
         entries([tmp_path])

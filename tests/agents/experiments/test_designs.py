@@ -1,12 +1,15 @@
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
 from agents.experiments.arms import ARMS, DUPLICATE, PLAIN, offer
-from agents.experiments.designs import PRODUCTION, cells, groups_of, in_sequence, williams
+from agents.experiments.designs import PRODUCTION, Cell, cells, groups_of, in_sequence, pool_size, williams
 from agents.experiments.experiment import Design
 from agents.experiments.suites import Suite, Task
+from agents.experiments.table import table
+from agents.experiments.trials import Trial
 from agents.tool_host import Tool
 from toolkit.core.errors import UsageError
 
@@ -73,6 +76,45 @@ def test_with_many_tools_base_orders_come_from_a_pool_that_is_dealt_out_evenly()
     firsts = Counter(cell.order for cell in planned if cell.step == "0")
     assert len(firsts) == 8
     assert set(firsts.values()) == {4}
+
+
+@pytest.mark.parametrize(
+    ("design", "tools", "pool"),
+    [
+        (Design(), 5, None),
+        (Design(), 16, 8),
+        (Design(bases=3), 5, 3),
+        (Design(kind="williams"), 8, 8),
+        (Design(kind="random"), 16, None),
+        (Design(kind="production"), 16, None),
+    ],
+)
+def test_tasks_are_one_sampling_unit_where_they_share_their_orders(
+    design: Design, tools: int, pool: int | None
+) -> None:
+    made, sets = suite(tools, 48)
+    planned = [cell for cell in cells(made, sets, design, [], 1) if not cell.repeat]
+    assert pool_size(design, tools) == pool
+    orders: dict[str, set[tuple[str, ...]]] = {}
+    for cell in planned:
+        orders.setdefault(cell.task, set()).add(cell.order)
+    held = table([trial_of(cell, made) for cell in planned], partial(pool_size, design))
+    assert held.units == (pool or 48)
+    if held.unit is not None:
+        same = {number: {frozenset(orders[t]) for t, n in zip(held.tasks, held.unit, strict=True) if n == number}
+                for number in range(held.units)}  # fmt: skip
+        assert all(len(own) == 1 for own in same.values())
+
+
+def trial_of(cell: Cell, made: Suite) -> Trial:
+    right = next(task.right for task in made.tasks if task.id == cell.task)
+    return Trial(
+        model="m", task=cell.task, arm=cell.arm, step=cell.step, repeat=cell.repeat, order=cell.order,
+        groups=cell.groups, target=None, right=right, right_index=cell.order.index(right), chosen=right,
+        chosen_index=cell.order.index(right), outcome="right", fits=None, calls=1, called=right, text="",
+        prompt_tokens=0, completion_tokens=0, cached_tokens=0, cost=0, latency=0.0, requests=1, probabilities=None,
+        opening=None, time="",
+    )  # fmt: skip
 
 
 def test_random_orders_are_seeded_and_as_many_as_asked_for() -> None:

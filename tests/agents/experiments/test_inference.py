@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from agents.experiments.inference import (
     permutation_test,
     power,
     task_means,
+    unit_means,
 )
 from agents.experiments.measures import measure, position_effects
 from agents.experiments.planted import Planted, experiment, truth
@@ -113,6 +116,41 @@ def test_over_a_thousand_runs_bias_is_small_and_coverage_is_what_is_written(mode
     errors = np.std(estimates, axis=0, ddof=1)
     assert np.all(np.abs(np.mean(estimates, axis=0) - planted.effects) < 0.1 * errors)
     assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_where_tasks_share_their_orders_intervals_take_the_orders_as_the_unit() -> None:
+    model = Planted((2.0, 0.6, 0.2, 0, 0, -0.2, -0.3, -0.4), (2.0, 1.0, 0, 0, 0, 0, -0.5, -1.0), margin=1.5)
+    planted = truth(model, tasks=60_000).effects
+    by_task, by_unit, estimates = [], [], []
+    for seed in range(300):
+        held = experiment(model, 96, seed, exact=True, pool=8)
+        per_task = position_effects(held)
+        estimates.append(per_task.mean(0))
+        for covered, values in ((by_task, per_task), (by_unit, unit_means(held, per_task))):
+            found = [cluster_mean(values[:, place]) for place in range(8)]
+            covered.append([e.low <= value <= e.high for e, value in zip(found, planted, strict=True)])
+    assert np.mean(by_task) < 0.93  # 83 to 95 % over places, which is why
+    assert 0.93 <= np.mean(by_unit) <= 0.975
+    assert np.mean(by_unit, axis=0) == pytest.approx(np.full(8, 0.955), abs=0.04)
+    error = np.std(estimates, axis=0)
+    assert np.all(np.abs(np.mean(estimates, axis=0) - planted) < 3 * error / np.sqrt(300) + 0.002)
+
+
+def test_the_measures_of_shared_orders_are_those_of_their_units() -> None:
+    held = experiment(FAIR, 40, 1, pool=4)
+    found = measure(held, draws=10)
+    per_unit = position_effects(held).reshape(4, 10, 5).mean(1)
+    assert (found.tasks, found.units) == (40, 4)
+    expected = [cluster_mean(per_unit[:, place], grain=4 / 200) for place in range(5)]
+    assert [e.effect.value for e in found.effects] == pytest.approx([e.value for e in expected])
+    assert [e.effect.error for e in found.effects] == pytest.approx([e.error for e in expected])
+    uneven = measure(replace(held, unit=np.minimum(np.arange(40) // 15, 2)), draws=10)
+    assert uneven.units == 3
+    assert uneven.effects[0].effect.value == pytest.approx(found.effects[0].effect.value)
+    alone = measure(replace(held, unit=None), draws=10)
+    assert alone.units == 40
+    assert alone.accuracy.value == pytest.approx(found.accuracy.value)
+    assert alone.accuracy != found.accuracy
 
 
 @pytest.mark.slow
