@@ -24,7 +24,7 @@ from gateway.settings import Settings
 from gateway.upstreams.llamacpp import LlamaServerSpec, arguments, builtin_specs, spec_for
 from gateway.upstreams.server_options import cores
 
-ROUNDS = 5
+ROUNDS = 15
 PATIENCE = 60.0  # seconds for one start
 LARGE = Made("llama", layers=22, width=2048, heads=16, kv_heads=4, head=128, feed_forward=8192, vocabulary=65_536)
 BARE = """

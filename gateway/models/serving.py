@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from gateway.models import catalogue, gguf, store
+from gateway.models import gguf, store
 from gateway.process import Child, free_port, port_is_free
 from gateway.settings import Engine, Settings
 from gateway.upstreams.llamacpp import LlamaServerSpec, builtin_specs, command, resolved, spec_for
@@ -103,6 +103,8 @@ def _found(name: str, settings: Settings) -> LlamaServerSpec:
     for one in built_in:
         if one.name == name:
             return one
+    from gateway.models import catalogue  # only now: it takes longer to read than the rest of this
+
     known = catalogue.read().models
     if name.partition(":")[0].lower() in known:
         raise catalogue.not_pulled(name)

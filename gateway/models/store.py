@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.models import gguf
-from gateway.models.catalogue import unknown
 from toolkit.core.errors import ToolkitError
 from toolkit.core.paths import data_dir, write_text
 
@@ -110,6 +109,8 @@ def find(name: str) -> Receipt:
     """
     found = lookup(name)
     if found is None:
+        from gateway.models.catalogue import unknown  # only now: `models serve` need not wait for it
+
         raise unknown(name, [receipt.name for receipt in receipts()])
     return found
 

@@ -142,7 +142,7 @@ def command(spec: LlamaServerSpec) -> list[str]:
     spec = resolved(spec)
     if spec.engine == "llama-server":
         native = shutil.which("llama-server") or "llama-server"
-        return python_module("gateway.lifeline", "--", native, *arguments(spec), "--jinja", "--no-webui")
+        return python_module("gateway.lifeline", "--", native, *arguments(spec), "--jinja", "--no-webui", "--no-warmup")
     child = "llama_cpp_python_server" if spec.engine == "llama-cpp-python" else "xllamacpp_server"
     return python_module(f"gateway.upstreams.{child}", *arguments(spec))
 

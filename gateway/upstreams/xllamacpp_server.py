@@ -28,6 +28,8 @@ def parameters(options: argparse.Namespace) -> Any:
     params.n_parallel = options.parallel
     params.cpuparams.n_threads = options.threads or cores()
     params.n_gpu_layers = options.n_gpu_layers
+    params.fit_params = options.n_gpu_layers < 0 and _has_gpu()
+    params.warmup = False  # the first question does that too, and whoever starts a server waits for its answer
     params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, _KV[options.cache_type_k])
     params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, _FLASH[options.flash_attn])
     params.cache_ram_mib = options.cache_ram
@@ -38,6 +40,13 @@ def parameters(options: argparse.Namespace) -> Any:
     if options.mmproj:
         params.mmproj.path = options.mmproj
     return params
+
+
+def _has_gpu() -> bool:
+    """Whether there is a device to fit the model to. llama.cpp reads the file twice for that, also where there is none."""
+    import xllamacpp
+
+    return any(device["type"].name.endswith("GPU") for device in xllamacpp.get_device_info())
 
 
 _KV = {"f16": "GGML_TYPE_F16", "q8_0": "GGML_TYPE_Q8_0", "q4_0": "GGML_TYPE_Q4_0"}

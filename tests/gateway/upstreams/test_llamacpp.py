@@ -12,11 +12,14 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import xllamacpp
 
 from gateway.process import Child, free_port
 from gateway.settings import Model, Settings
 from gateway.upstreams import llamacpp
-from gateway.upstreams.llamacpp import LlamaServerSpec, command, resolved, served, spec_for
+from gateway.upstreams.llamacpp import LlamaServerSpec, arguments, command, resolved, served, spec_for
+from gateway.upstreams.server_options import parse
+from gateway.upstreams.xllamacpp_server import parameters
 from tests.gateway.upstreams.conftest import LlamaServer
 from toolkit.core.errors import ToolkitError, UsageError
 
@@ -181,7 +184,21 @@ def test_a_native_server_on_path_is_used_under_a_lifeline(
     monkeypatch.setattr(shutil, "which", lambda name: str(native) if name == "llama-server" else None)
     argv = command(spec)
     assert argv[2:7] == ["-m", "gateway.lifeline", "--", str(native), "--model"]
+    assert argv[-1] == "--no-warmup"
     assert "gateway.upstreams.xllamacpp_server" in command(replace(spec, engine="xllamacpp"))
+
+
+@pytest.mark.parametrize(
+    ("devices", "layers", "fits"), [(["CPU"], -1, False), (["CPU", "GPU"], -1, True), (["CPU", "GPU"], 12, False)]
+)
+def test_the_file_is_not_read_twice_where_no_gpu_has_layers_to_be_fitted_to(
+    devices: list[str], layers: int, fits: bool, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = {name: getattr(xllamacpp.ggml_backend_dev_type, f"GGML_BACKEND_DEVICE_TYPE_{name}") for name in devices}
+    monkeypatch.setattr(xllamacpp, "get_device_info", lambda: [{"name": n, "type": kind} for n, kind in types.items()])
+    options = parse("test", arguments(LlamaServerSpec(model_file, "x", port=1, gpu_layers=layers)))
+    found = parameters(options)
+    assert (found.fit_params, found.warmup, found.n_gpu_layers) == (fits, False, layers)
 
 
 def test_an_engine_that_is_asked_for_but_missing_is_said(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
