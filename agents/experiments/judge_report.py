@@ -57,7 +57,11 @@ def sentences(verdict: Verdict) -> list[str]:
             "for all."
         )
     favour = verdict.first_score
-    if verdict.first_score_p < CERTAIN:
+    if favour.low != favour.low:
+        said.append(
+            "Too few pairs were scored in both orders to say whether it favours the answer that it reads first."
+        )
+    elif verdict.first_score_p < CERTAIN:
         which = "first" if favour.value > 0 else "second"
         low, high = sorted((abs(favour.low), abs(favour.high)))
         said.append(
@@ -70,17 +74,22 @@ def sentences(verdict: Verdict) -> list[str]:
             f"({favour.value:+.2f} points of nine, {favour.low:+.2f} to {favour.high:+.2f}; "
             f"{p_text(verdict.first_score_p)})."
         )
-    said.append(
-        f"Asked to choose, it takes the first answer {points(verdict.first_choice)} more often than half the time "
-        f"({p_text(verdict.first_choice_p)})."
-    )
+    if verdict.first_choice.low == verdict.first_choice.low:
+        said.append(
+            f"Asked to choose, it takes the first answer {points(verdict.first_choice)} more often than half the time "
+            f"({p_text(verdict.first_choice_p)})."
+        )
+    else:
+        said.append(
+            "Too few pairs were chosen between in both orders to say whether it takes the first answer more often."
+        )
     said.append(
         f"In {percent(verdict.consistent)} of the pairs both orders name the same winner by score; by choice in "
         f"{percent(verdict.consistent_choice)}."
     )
     said.append(
         f"Its score is the reference's in {percent(verdict.exact)} and within one point of it in "
-        f"{percent(verdict.within_one)}; it gives the middle in {100 * verdict.middle.value:.0f} %."
+        f"{percent(verdict.within_one)}; it gives the middle in {percent(verdict.middle)}."
     )
     return said
 
@@ -97,15 +106,19 @@ _METHOD = (
 def _row(verdict: Verdict) -> tuple[str, ...]:
     return (
         verdict.model,
-        f"{verdict.first_score.value:+.2f} of 9",
-        f"{100 * verdict.first_choice.value:+.0f} points",
-        f"{100 * verdict.exact.value:.0f} %",
-        f"{100 * verdict.within_one.value:.0f} %",
-        f"{verdict.rank:.2f}" if verdict.rank == verdict.rank else "n/a",
-        f"{100 * verdict.consistent.value:.0f} %",
-        f"{100 * verdict.middle.value:.0f} %",
+        _known(verdict.first_score.value, "+.2f", " of 9"),
+        _known(100 * verdict.first_choice.value, "+.0f", " points"),
+        _known(100 * verdict.exact.value, ".0f", " %"),
+        _known(100 * verdict.within_one.value, ".0f", " %"),
+        _known(verdict.rank, ".2f"),
+        _known(100 * verdict.consistent.value, ".0f", " %"),
+        _known(100 * verdict.middle.value, ".0f", " %"),
         f"{verdict.invalid} of {verdict.judgements}",
     )
+
+
+def _known(value: float, form: str, unit: str = "") -> str:
+    return f"{value:{form}}{unit}" if value == value else "n/a"
 
 
 def _preference(found: Sequence[Verdict]) -> Picture:

@@ -7,13 +7,21 @@ CERTAIN = 0.05
 
 
 def points(estimate: Estimate) -> str:
-    """`+3.1 points (1.0 to 5.2)`."""
-    return f"{100 * estimate.value:+.1f} points ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
+    """`+3.1 points (+1.0 to +5.2)`."""
+    return interval(estimate, "+.1f", " points", times=100)
 
 
 def percent(estimate: Estimate) -> str:
     """`84 % (78 to 89)`."""
-    return f"{100 * estimate.value:.0f} % ({100 * estimate.low:.0f} to {100 * estimate.high:.0f})"
+    return interval(estimate, ".0f", " %", times=100)
+
+
+def interval(estimate: Estimate, form: str, unit: str = "", *, times: float = 1) -> str:
+    """A value in its unit and its interval, in a format of Python's; what is not known is said, never `nan`."""
+    value, low, high = (format(times * part, form) for part in (estimate.value, estimate.low, estimate.high))
+    if estimate.value != estimate.value:
+        return "unknown"
+    return f"{value}{unit} ({low} to {high})" if estimate.low == estimate.low else f"{value}{unit} (interval unknown)"
 
 
 def p_text(p: float) -> str:

@@ -43,7 +43,7 @@ def parameters(options: argparse.Namespace) -> Any:
 
 
 def _has_gpu() -> bool:
-    """Whether there is a device to fit the model to. llama.cpp reads the file twice for that, also where there is none."""
+    """Whether there is a device to fit the model to. llama.cpp reads the file twice for that, needed or not."""
     import xllamacpp
 
     return any(device["type"].name.endswith("GPU") for device in xllamacpp.get_device_info())

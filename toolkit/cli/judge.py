@@ -1,6 +1,7 @@
 """`toolkit judge`: measure the position bias of a model that judges."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -30,9 +31,9 @@ def run(
 ) -> None:
     """Let models judge pairs of answers in both orders, as a score and as a choice."""
     from agents.experiments.analysis import plain
-    from agents.experiments.judge import load_pairs, run_judge
+    from agents.experiments.judge import Verdict, load_pairs, run_judge
     from agents.experiments.judge_report import unusable, write_judge_report
-    from agents.experiments.wording import p_text, percent
+    from agents.experiments.wording import interval, p_text, percent, points
     from toolkit.cli.endpoint import endpoint
 
     sink = Output(json=json, quiet=quiet)
@@ -52,20 +53,21 @@ def run(
                 progress=bar.reach,
             )
         )
-    rows = [
-        (
-            v.model,
-            f"{v.first_score.value:+.2f} ({v.first_score.low:+.2f} to {v.first_score.high:+.2f}), "
-            + p_text(v.first_score_p),
-            f"{100 * v.first_choice.value:+.0f} points, {p_text(v.first_choice_p)}",
-            f"{percent(v.exact)}; within one {100 * v.within_one.value:.0f} %; rank {v.rank:.2f}",
-            f"{percent(v.consistent)}; choice {100 * v.consistent_choice.value:.0f} %",
-            f"{100 * v.middle.value:.0f} %",
-            f"{v.invalid} of {v.judgements}",
-        )
-        for v in found
+    measures: list[tuple[str, Callable[[Verdict], str]]] = [
+        ("read first, of 9 points", lambda v: interval(v.first_score, "+.2f")),
+        ("  could that be chance?", lambda v: p_text(v.first_score_p)),
+        ("read first, chosen beyond half", lambda v: points(v.first_choice)),
+        ("  could that be chance?", lambda v: p_text(v.first_choice_p)),
+        ("score equal to the reference", lambda v: percent(v.exact)),
+        ("score within one of it", lambda v: percent(v.within_one)),
+        ("rank correlation with it", lambda v: f"{v.rank:.2f}" if v.rank == v.rank else "unknown"),
+        ("same winner both ways, by score", lambda v: percent(v.consistent)),
+        ("same winner both ways, by choice", lambda v: percent(v.consistent_choice)),
+        ("fives among scores", lambda v: percent(v.middle)),
+        ("replies without a verdict", lambda v: f"{v.invalid} of {v.judgements}"),
     ]
-    columns = ["MODEL", "FIRST ANSWER (OF 9)", "FIRST CHOSEN", "AGREES", "SAME IN BOTH ORDERS", "FIVES>", "INVALID>"]
+    rows = [(name, *(cell(v) for v in found)) for name, cell in measures]
+    columns = ["", *(f"{v.model}>" for v in found)]
     again = ["toolkit judge run", *(f"-m {name}" for name in model), *([f"--pairs {pairs}"] if pairs else [])]
     page = write_judge_report(folder, found, held, " ".join(again))
     document = {"out": str(folder), "report": str(page), "models": plain(found)}

@@ -48,6 +48,8 @@ def compare(
     llama-cpp-python, where it is installed, reads the text in this process and gives the divergence over the whole
     vocabulary; a server names the likeliest tokens only, one place at a time, and gives a lower bound.
     """
+    from rich.console import Group
+
     from agents.experiments.analysis import plain
     from agents.experiments.compare import compare as compared
     from agents.experiments.compare import entries
@@ -88,12 +90,17 @@ def compare(
         "distance": plain(far),
         "choices": plain(paired),
     }
-    rows = [*_alone(found, memory, sizes), *_apart(far, paired)]
-    columns = ["", first.name, second.name, "DIFFERENCE"]
+    alone, apart = _alone(found, memory, sizes), _apart(far, paired)
+    rows = [*alone, *((name, "", "", f"{value}, Holm {p}" if p else value) for name, value, p in apart)]
+    shown = Group(
+        sink.table(["", first.name, second.name, "RATIO>"], alone),
+        f"\n{second.name} against {first.name}",
+        sink.table(["MEASURE", "VALUE>", "P (HOLM)>"], apart),
+    )
     again = f"toolkit quant compare {first} {second}" + (f" --text {text}" if text else "")
     again += f" --engine {'server' if exact is None else 'llama-cpp-python'}"
     page = write_quant_report(folder, (first.name, second.name), rows, far, paired, document, again)
-    sink.result(document | {"report": str(page)}, human=sink.table(columns, rows), quiet=str(page))
+    sink.result(document | {"report": str(page)}, human=shown, quiet=str(page))
     sink.note(f"report: {page}")
 
 
@@ -202,13 +209,10 @@ def _alone(found: "list[Profile]", memory: list[int], sizes: list[int]) -> list[
 
 
 def _apart(far: "Distance", paired: "list[Difference]") -> list[tuple[str, ...]]:
-    from agents.experiments.wording import p_text, points
+    from agents.experiments.wording import interval, p_text, points
 
-    def interval(estimate: Any) -> str:
-        return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
-
-    rows: list[tuple[str, ...]] = [("perplexity, paired", "", "", f"x{interval(far.perplexity_ratio)}")]
-    rows.append(("KL divergence, nats", "", "", ("" if far.exact else "at least ") + interval(far.divergence)))
-    rows += [(f"same top {top} (Jaccard)", "", "", interval(estimate)) for top, estimate in far.jaccard.items()]
-    rows += [(d.measure, "", "", f"{points(d.difference)}, Holm {p_text(d.holm)}") for d in paired]
+    rows: list[tuple[str, ...]] = [("perplexity, paired", f"x{interval(far.perplexity_ratio, '.4f')}", "")]
+    rows.append(("KL divergence, nats", ("" if far.exact else "at least ") + interval(far.divergence, ".4f"), ""))
+    rows += [(f"same top {top} (Jaccard)", interval(estimate, ".4f"), "") for top, estimate in far.jaccard.items()]
+    rows += [(d.measure, points(d.difference), p_text(d.holm)) for d in paired]
     return rows

@@ -1,10 +1,13 @@
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.experiments.inference import Estimate
 from agents.experiments.judge import Pair, Verdict, load_pairs, run_judge, understood
 from agents.experiments.judge_report import sentences, write_judge_report
+from agents.experiments.wording import interval, percent, points
 from tests.agents.experiments.choosing_endpoint import Choose, choosing
 from toolkit.core.errors import UsageError
 
@@ -113,4 +116,14 @@ async def test_the_report_says_what_was_found_and_needs_nothing_beside_it(tmp_pa
 async def test_a_report_on_replies_without_verdicts_gives_no_result(tmp_path: Path) -> None:
     found = await judged(lambda ask, names: says("Both have merits."), tmp_path)
     assert sentences(found)[0].startswith("No result:")
-    assert "No result:" in write_judge_report(tmp_path, [found], PAIRS, "again").read_text("utf-8")
+    assert not any("no preference" in said or "nan" in said for said in sentences(found))
+    page = write_judge_report(tmp_path, [found], PAIRS, "again").read_text("utf-8")
+    assert "No result:" in page
+    assert not re.search(r"<p>[^<]*\bnan\b", page)
+
+
+def test_what_is_not_known_is_said_in_words() -> None:
+    nothing, one = Estimate(*[float("nan")] * 3), Estimate(0.4, float("nan"), float("nan"))
+    assert [points(nothing), percent(nothing), interval(nothing, ".2f")] == ["unknown"] * 3
+    assert (points(one), percent(one)) == ("+40.0 points (interval unknown)", "40 % (interval unknown)")
+    assert interval(Estimate(1.0, 0.5, 1.5), ".2f", " s") == "1.00 s (0.50 to 1.50)"
