@@ -106,10 +106,11 @@ def spread_in(estimate: Estimate, tasks: int) -> float:
     return float(estimate.error / stats.t.ppf((1 + LEVEL) / 2, tasks - 1) * np.sqrt(tasks))
 
 
-def cluster_share(per_unit: Floats) -> Estimate:
+def cluster_share(per_unit: Floats, *, tasks: int | None = None) -> Estimate:
     """A share (0 to 1) over sampling units: Wilson's interval with as many trials as the clustered variance is worth
     (Korn and Graubard, Survey Methodology 24, 1998), so that it neither leaves 0..1 nor shrinks to a point at its
-    ends; t instead of normal quantile."""
+    ends; t instead of normal quantile. Where no unit differs from another it is worth as many trials as there are
+    `tasks` (units, if not given)."""
     values = per_unit[~np.isnan(per_unit)]
     n = len(values)
     if n == 0:
@@ -118,11 +119,16 @@ def cluster_share(per_unit: Floats) -> Estimate:
     if n < 2:
         return Estimate(share, 0.0, 1.0)
     variance = float(values.var(ddof=1)) / n
-    worth = share * (1 - share) / variance if variance > 0 else float(n)
+    worth = share * (1 - share) / variance if variance > 0 else float(tasks or n)
     t = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
     centre = (share + t * t / (2 * worth)) / (1 + t * t / worth)
     half = t / (1 + t * t / worth) * float(np.sqrt(share * (1 - share) / worth + t * t / (4 * worth**2)))
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def share_of(table: Table, per_task: Floats) -> Estimate:
+    """`cluster_share` of tasks' values over the table's sampling units."""
+    return cluster_share(unit_means(table, per_task), tasks=int(np.isfinite(per_task).sum()))
 
 
 def cluster_p(per_unit: Floats, *, grain: float = 0.0) -> float:

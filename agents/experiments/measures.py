@@ -13,9 +13,9 @@ from agents.experiments.inference import (
     Null,
     cluster_mean,
     cluster_p,
-    cluster_share,
     detectable,
     permutation_test,
+    share_of,
     spread_in,
     task_means,
     unit_means,
@@ -149,7 +149,7 @@ def measure(
         trials=len(plain),
         places=plain.places,
         widest=int(plain.size.max(initial=0)),
-        accuracy=cluster_share(unit_means(plain, correct)),
+        accuracy=share_of(plain, correct),
         effects=effects,
         p_value=null.p_value,
         position_variation=Variation(
@@ -160,7 +160,7 @@ def measure(
         by_place=by_place,
         gap=float(np.nanmax(accuracies) - np.nanmin(accuracies)) if np.isfinite(accuracies).any() else float("nan"),
         gap_floor=float(null.gaps.mean()),
-        always_right=cluster_share(unit_means(plain, (correct == 1).astype(float))),
+        always_right=share_of(plain, (correct == 1).astype(float)),
         scores=scores,
         tool_scores=tool_scores,
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
@@ -223,7 +223,7 @@ def _accuracy_by_place(table: Table) -> tuple[Estimate, ...]:
     for place in range(table.places):
         there = table.right_place == place
         per_task = task_means(table.task[there], table.correct[there].astype(float), len(table.tasks))
-        found.append(cluster_share(unit_means(table, per_task)))
+        found.append(share_of(table, per_task))
     return tuple(found)
 
 
@@ -339,8 +339,8 @@ def _flips(plain: Table, repeats: Table) -> Flips:
         if name in again and len(answers[name]) > 1:
             across[number], same[number] = _disagreement(answers[name]), np.mean(again[name])
     both = int(np.isfinite(across).sum())
-    across, same = unit_means(plain, across), unit_means(plain, same)
-    return Flips(cluster_share(across), cluster_share(same), cluster_mean(across - same), both)
+    excess = cluster_mean(unit_means(plain, across - same))
+    return Flips(share_of(plain, across), share_of(plain, same), excess, both)
 
 
 def _answers(table: Table) -> Ints:

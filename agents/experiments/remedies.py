@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.experiments.inference import Estimate, cluster_mean, cluster_share, unit_means
+from agents.experiments.inference import Estimate, cluster_mean, share_of, unit_means
 from agents.experiments.table import Floats, Ints, Table
 
 FOLDS = 5
@@ -34,46 +34,42 @@ def remedies(table: Table, *, seed: int = 0) -> tuple[Remedy, ...]:
     if not (table.right_tool >= 0).any() or len(table.tasks) < 2:
         return ()
     weights = table.weights
-    plain = unit_means(table, _by_task(table, _hit(table, weights)))
+    plain = _by_task(table, _hit(table, weights))
     found = [
         Remedy(
             "none",
             "one call, tools in a random order",
             1.0,
-            cluster_share(plain),
+            share_of(table, plain),
             Estimate(0.0, 0.0, 0.0),
             _variation(table, weights),
         )
     ]
     if table.probabilities is not None and len(set(table.size.tolist())) == 1:
         calibrated = _calibrated(table, weights, seed)
-        hits = unit_means(table, _by_task(table, _hit(table, calibrated)))
+        hits = _by_task(table, _hit(table, calibrated))
         found.append(
             Remedy(
                 "calibrate",
                 "divide by the position prior learnt on other tasks, take the likeliest",
                 1.0,
-                cluster_share(hits),
-                cluster_mean(hits - plain),
+                share_of(table, hits),
+                cluster_mean(unit_means(table, hits - plain)),
                 _variation(table, calibrated),
             )
         )
     rows = np.bincount(table.task, minlength=len(table.tasks))
     for name, about, hits, calls in (
-        (
-            "rotate and vote",
-            "ask under every order of the block, most votes win",
-            unit_means(table, _vote(table, weights)),
-            rows.mean(),
-        ),
+        ("rotate and vote", "ask under every order of the block, most votes win", _vote(table, weights), rows.mean()),
         (
             "filter, then draw",
             "ask under two opposite orders, draw one of the tools chosen",
-            unit_means(table, _draw(table, weights)),
+            _draw(table, weights),
             2.0,
         ),
     ):
-        found.append(Remedy(name, about, float(calls), cluster_share(hits), cluster_mean(hits - plain), 0.0))
+        gain = cluster_mean(unit_means(table, hits - plain))
+        found.append(Remedy(name, about, float(calls), share_of(table, hits), gain, 0.0))
     return tuple(found)
 
 

@@ -42,6 +42,8 @@ def test_a_share_of_all_has_an_interval_below_one() -> None:
     found = cluster_share(np.ones(40))
     assert (found.value, found.high) == (1.0, 1.0)
     assert 0.85 < found.low < 0.95
+    assert cluster_share(np.ones(8)).low < 0.7
+    assert cluster_share(np.ones(8), tasks=120).low > 0.93  # eight units of 15 tasks each
 
 
 def test_holm_multiplies_the_smallest_by_all_and_never_decreases() -> None:
