@@ -80,7 +80,7 @@ def _forest(models: Sequence[ModelAnalysis]) -> Picture | None:
         "position-effects",
         "Effect of each position",
         "How much likelier a tool is chosen because it stands there, averaged over tools and tasks. Dots are "
-        "estimates, lines 95 % intervals clustered by task; the grey band is where a model that ignores the order "
+        "estimates, lines 95 % intervals; the grey band is where a model that ignores the order "
         "would fall in 95 of 100 experiments.",
         (
             *("model", "position", "effect_pp", "low_pp", "high_pp", "p", "p_holm", "null_low_pp", "null_high_pp"),
@@ -169,7 +169,7 @@ def _by_place(models: Sequence[ModelAnalysis]) -> Picture | None:
         figure,
         "accuracy-by-position",
         "Accuracy by the right tool's position",
-        "How often the right tool was called, by where it stood. 95 % intervals clustered by task.",
+        "How often the right tool was called, by where it stood. 95 % intervals.",
         ("model", "right_position", "accuracy_percent", "low", "high"),
         rows,
     )
@@ -305,7 +305,7 @@ def _arms(models: Sequence[ModelAnalysis]) -> Picture | None:
         figure,
         "attributes",
         "What dressing a tool does",
-        "Odds ratios with 95 % intervals clustered by task; each dressing is compared with the plain list in the same "
+        "Odds ratios with 95 % intervals; each dressing is compared with the plain list in the same "
         "orders of the same tasks. Where all tools are renamed: odds of a right answer; for the duplicate: odds that "
         "the one of two equal tools is called that stands first.",
         (

@@ -45,6 +45,7 @@ def page(analysis: Analysis, folder: Path) -> Page:
     experiment = analysis.manifest.experiment
     places = max(model.measures.places for model in analysis.models)
     name = folder.name or str(folder)
+    paid = any(model.cost.money for model in analysis.models)
     return Page(
         title=title(analysis),
         subtitle=_subtitle(analysis),
@@ -54,8 +55,13 @@ def page(analysis: Analysis, folder: Path) -> Page:
         ],
         tables=[
             Shown(
-                ("Model", "Accuracy", *(numbered(place + 1) for place in range(places)), *_COST),
-                [_row(model, places) for model in analysis.models],
+                (
+                    "Model",
+                    "Accuracy",
+                    *(numbered(place + 1) for place in range(places)),
+                    *_COST[: None if paid else -1],
+                ),
+                [_row(model, places)[: None if paid else -1] for model in analysis.models],
                 _EFFECTS,
             )
         ],
@@ -74,7 +80,7 @@ def _design(analysis: Analysis) -> str:
     return "grouped" if kind == "rotation" and grouped else kind
 
 
-_COST = ("Order matters", "Calls", "Tokens", "Cached", "Cost")
+_COST = ("Order", "Calls", "Tokens", "Cached", "Cost")
 _EFFECTS = (
     "Effects in percentage points; * where p < .05 after Holm's correction over positions and models. The original "
     "percentage of Ozdemir (deviation of a position's share from that of the right tool) stands beside each effect in "
@@ -135,7 +141,7 @@ def _row(model: ModelAnalysis, places: int) -> tuple[str, ...]:
     hidden = model.measures.headline is not None
     return (
         model.model,
-        percent(model.measures.accuracy) if model.measures.scores else "",
+        percent(model.measures.accuracy),
         *(["n/a"] * places if hidden else effects + [""] * (places - len(effects))),
         "n/a" if hidden else p_text(model.measures.p_value),
         f"{model.cost.calls:,}",

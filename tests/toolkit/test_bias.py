@@ -67,6 +67,19 @@ def test_from_repeats_an_experiment_with_the_same_orders(suite: Path, tmp_path: 
     assert one == other
 
 
+@pytest.mark.parametrize(("more", "units"), [([], 18), (["--bases", "2"], 2)])
+def test_a_report_says_what_its_intervals_take_as_the_unit(
+    more: list[str], units: int, suite: Path, tmp_path: Path
+) -> None:
+    command = ["bias", "run", "-m", "m", "--suite", str(suite), "--out", str(tmp_path / "a"), "--quiet", *more]
+    with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
+        assert run([*command, "--base-url", endpoint.url]) == 0
+    (model,) = json.loads((tmp_path / "a" / "summary.json").read_text("utf-8"))["models"]
+    assert (model["measures"]["tasks"], model["measures"]["units"]) == (18, units)
+    page = (tmp_path / "a" / "report.html").read_text("utf-8")
+    assert ("tasks share 2 sets of orders" in page) == (units == 2)
+
+
 def test_a_suite_that_was_changed_is_refused_in_the_same_folder(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
