@@ -1,9 +1,16 @@
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from agents.experiments.analysis import analyse
+from agents.experiments.attributes import arm_effects
+from agents.experiments.compare import entries
+from agents.experiments.designs import pool_size
+from agents.experiments.inference import detectable, expected_spread
+from agents.experiments.table import unit_of
 from agents.experiments.trials import read_trials
 from tests.agents.experiments.choosing_endpoint import by_chance, choosing
 from toolkit.cli.main import run
@@ -71,13 +78,20 @@ def test_from_repeats_an_experiment_with_the_same_orders(suite: Path, tmp_path: 
 def test_a_report_says_what_its_intervals_take_as_the_unit(
     more: list[str], units: int, suite: Path, tmp_path: Path
 ) -> None:
-    command = ["bias", "run", "-m", "m", "--suite", str(suite), "--out", str(tmp_path / "a"), "--quiet", *more]
+    out = tmp_path / "a"
+    command = ["bias", "run", "-m", "m", "--suite", str(suite), "--out", str(out), "--quiet", "--arm", "cue", *more]
     with choosing(by_chance([0.6, 0.2, 0.2])) as endpoint:
         assert run([*command, "--base-url", endpoint.url]) == 0
-    (model,) = json.loads((tmp_path / "a" / "summary.json").read_text("utf-8"))["models"]
-    assert (model["measures"]["tasks"], model["measures"]["units"]) == (18, units)
-    page = (tmp_path / "a" / "report.html").read_text("utf-8")
-    assert ("tasks share 2 sets of orders" in page) == (units == 2)
+    found = analyse(out)
+    (model,) = found.models
+    assert (model.measures.tasks, model.measures.units) == (18, units)
+    assert ("tasks share 2 sets of orders" in (out / "report.html").read_text("utf-8")) == (units == 2)
+    assert [entry.table.units for entry in entries([out, out])] == [units, units]
+    trials = [trial for trial in read_trials(out) if not trial.repeat]
+    plain = [trial for trial in trials if trial.arm == "plain"]
+    shared = unit_of(plain, partial(pool_size, found.manifest.experiment.design))
+    assert len(set(shared.values())) == units
+    assert model.arms == arm_effects(plain, [trial for trial in trials if trial.arm == "cue"], shared)
 
 
 def test_a_suite_that_was_changed_is_refused_in_the_same_folder(
@@ -115,7 +129,8 @@ def test_a_plan_says_where_tasks_share_their_orders(suite: Path, capsys: pytest.
         assert run([*command, *more, "--json"]) == 0
         bills += json.loads(capsys.readouterr().out)
     assert [(bill["tasks"], bill["units"]) for bill in bills] == [(18, 18), (18, 2)]
-    assert bills[1]["detectable"]["0.9"] > 2 * bills[0]["detectable"]["0.9"]  # one degree of freedom
+    # A unit is the mean of nine tasks, and two of them leave one degree of freedom.
+    assert bills[1]["detectable"]["0.9"] == pytest.approx(detectable(expected_spread(0.9, 3) / 3, 2))
     assert run([*command, "--bases", "2"]) == 0
     assert "shared: 2 sampling units" in capsys.readouterr().err
 

@@ -112,6 +112,17 @@ async def test_vllm_gives_the_distribution_that_llama_cpp_gives_on_the_same_mode
     assert found.called == exact.called
 
 
+async def test_vllm_tells_the_chance_of_a_call_also_where_another_answer_is_likelier(llama: str) -> None:
+    thanks = Task("t", "Thank you, that is all.", "none", TASK.tools)
+    exact = await chosen(llama, TOOLS, thanks)
+    with vllm(llama) as url:
+        found = await chosen(url, TOOLS, thanks)
+    assert exact.opening is not None
+    assert exact.opening < 0.5
+    assert found.opening == pytest.approx(exact.opening, abs=0.03)
+    assert found.verdict.outcome == "right"
+
+
 async def test_vllm_is_asked_one_by_one_for_names_that_are_not_among_its_likeliest_tokens(llama: str) -> None:
     strange = [Tool(name, "Nothing at all", CITY) for name in ("zebra", "quartz", "vexing", "jumbo", "oxbow")]
     exact = await chosen(llama, strange)
