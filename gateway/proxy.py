@@ -3,6 +3,7 @@
 The only module, with the hooks, that imports LiteLLM; nothing of ours is patched into it.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ def environment(
         "TOOLKIT_UNKNOWN_PRICE": unknown_price,
         "TOOLKIT_GATEWAY_STATE": state,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # the price list in the package; fetching it hangs offline
-        "LITELLM_WORKER_STARTUP_HOOKS": STARTUP,
+        "LITELLM_WORKER_STARTUP_HOOKS": f"{STARTUP},gateway.proxy:keep_loaded",
         "LITELLM_LOG": "ERROR",
         "LITELLM_DONT_SHOW_FEEDBACK_BOX": "True",
         "DISABLE_ADMIN_UI": "True",
@@ -37,6 +38,12 @@ def environment(
         "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy", ""), loopback])),
         **mcp_environment(mcp),
     }
+
+
+def keep_loaded() -> None:
+    """Called by LiteLLM in each worker before it serves. What is loaded by then stays, so Python's collector need not
+    look through it over and over: that took a third of a second each time, in which no request was answered."""
+    gc.freeze()
 
 
 def main(arguments: list[str]) -> None:
