@@ -1,10 +1,11 @@
 """Time from the start of serving to the first token: `models serve` against llama.cpp's server alone, in turn.
 
-Bare is the same llama.cpp in a child of its own, started by hand with the same options and asked as soon as it
-answers. What the command adds before it starts the child (imports, the file's header) is in its time. Two models: one
-with random weights that is as large as the smallest of the catalogue (its file is in the system's cache: from a disk
-both would wait longer), for the ratio; and the built-in one of 5 MB, where that addition is most of the time, to show
-how much it is.
+Bare is the same llama.cpp in a child of its own, started by hand with the same options and llama.cpp's own defaults for
+the rest (it warms up, and reads the file once more to fit it to a graphics card), and asked as soon as it answers.
+What the command adds before it starts the child (imports, the file's header) is in its time. Two models: one with
+random weights that is as large as the smallest of the catalogue (its file is in the system's cache: from a disk both
+would wait longer), for the ratio; and the built-in one of 5 MB, where that addition is most of the time, to show how
+much it is.
 """
 
 import json
