@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.experiments.arms import ARMS, DUPLICATE, NEUTRAL
-from agents.experiments.inference import Estimate, cluster_mean, cluster_p, cluster_share, holm
+from agents.experiments.inference import Estimate, cluster_mean, cluster_p, cluster_share, holm, linear
 from agents.experiments.scoring import CHOICES
 from agents.experiments.trials import Trial
 
@@ -100,22 +100,21 @@ def _duplicate(arm: str, rows: Sequence[Trial], units: Mapping[str, Hashable]) -
     if not tasks:
         return None
     # A task in which the two are rarely chosen says less: weigh by trials (a ratio of totals, not a mean of ratios).
-    sums = np.array([sum(values) for values in found.values()])
-    sizes = np.array([len(values) for values in found.values()], dtype=float)
-    centred = sums.sum() / sizes.sum()
-    linear = centred + (sums - centred * sizes) / sizes.mean()
+    sums = np.array([sum(own) for own in found.values()])
+    sizes = np.array([len(own) for own in found.values()], dtype=float)
+    values = linear(sums, sizes)
     grain = 0.0 if rows[0].probabilities is not None else 1 / float(sizes.mean())
-    half = np.full(len(linear), 0.5)
+    half = np.full(len(values), 0.5)
     return ArmEffect(
         arm=arm,
         about=ARMS[arm],
         tasks=len(tasks),
         trials=used,
         before=Estimate(0.5, 0.5, 0.5),
-        after=cluster_share(half + linear),
-        change=cluster_mean(linear, grain=grain),
-        odds=odds_ratio(half, half + linear, grain=grain),
-        p_value=cluster_p(linear, grain=grain),
+        after=cluster_share(half + values),
+        change=cluster_mean(values, grain=grain),
+        odds=odds_ratio(half, half + values, grain=grain),
+        p_value=cluster_p(values, grain=grain),
     )
 
 

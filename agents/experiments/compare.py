@@ -90,9 +90,9 @@ def _difference(first: Entry, second: Entry, name: str, paired: Mapping[str, flo
     """The mean of `paired` over the sampling units of either run, whichever says less: runs with other seeds share
     their orders among other tasks."""
     found = []
+    grain = max(_grain(first.table), _grain(second.table))
     for held in (first.table, second.table):
         per_unit = unit_means(held, np.array([paired.get(task, np.nan) for task in held.tasks]))
-        grain = max(_grain(first.table), _grain(second.table))
         found.append((cluster_mean(per_unit, grain=grain), cluster_p(per_unit, grain=grain)))
     estimate, p_value = max(found, key=lambda one: one[0].error)
     return Difference(first.label, second.label, name, len(paired), estimate, p_value)

@@ -46,18 +46,23 @@ def task_means(task: Ints, values: Floats, count: int) -> Floats:
 
 def unit_means(table: Table, per_task: Floats) -> Floats:
     """Tasks' values (tasks, or tasks x P) as values of the sampling units, NaN left out: the values themselves where
-    each task is a unit, else the mean over all tasks plus what each unit moves it by (its own mean where all hold
-    equally many tasks), so that the mean stays that over tasks."""
+    each task is a unit, else `linear` in them, so that the mean stays that over tasks."""
     if table.unit is None:
         return per_task
     known = np.isfinite(per_task)
     sums, sizes = np.zeros((2, table.units, *per_task.shape[1:]))
     np.add.at(sums, table.unit, np.where(known, per_task, 0.0))
     np.add.at(sizes, table.unit, known)
+    return linear(sums, sizes)
+
+
+def linear(sums: Floats, sizes: Floats) -> Floats:
+    """Units (along the first axis) of unequal sizes as values whose mean is the ratio of the totals and whose spread is
+    that ratio's: the ratio plus what each unit moves it by. NaN for a unit of size 0."""
     with np.errstate(invalid="ignore"):
-        mean = sums.sum(0) / sizes.sum(0)
-        moved = (sums - mean * sizes) / (sizes.sum(0) / (sizes > 0).sum(0))
-    values: Floats = np.where(sizes > 0, mean + moved, np.nan)
+        ratio = sums.sum(0) / sizes.sum(0)
+        moved = (sums - ratio * sizes) / (sizes.sum(0) / (sizes > 0).sum(0))
+    values: Floats = np.where(sizes > 0, ratio + moved, np.nan)
     return values
 
 

@@ -45,7 +45,8 @@ def page(analysis: Analysis, folder: Path) -> Page:
     experiment = analysis.manifest.experiment
     places = max(model.measures.places for model in analysis.models)
     name = folder.name or str(folder)
-    paid = any(model.cost.money for model in analysis.models)
+    shown = len(_COST) if any(model.cost.money for model in analysis.models) else len(_COST) - 1
+    columns = ("Model", "Accuracy", *(numbered(place + 1) for place in range(places)), *_COST[:shown])
     return Page(
         title=title(analysis),
         subtitle=_subtitle(analysis),
@@ -53,18 +54,7 @@ def page(analysis: Analysis, folder: Path) -> Page:
             Said(model.model, sentences(model, balanced=analysis.balanced), model.measures.headline is not None)
             for model in analysis.models
         ],
-        tables=[
-            Shown(
-                (
-                    "Model",
-                    "Accuracy",
-                    *(numbered(place + 1) for place in range(places)),
-                    *_COST[: None if paid else -1],
-                ),
-                [_row(model, places)[: None if paid else -1] for model in analysis.models],
-                _EFFECTS,
-            )
-        ],
+        tables=[Shown(columns, [_row(model, places)[: len(columns)] for model in analysis.models], _EFFECTS)],
         pictures=pictures(analysis),
         method=[DESIGNS[_design(analysis)], MODES[experiment.mode], _trust(analysis)],
         facts=_facts(analysis),

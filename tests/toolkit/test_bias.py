@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,9 @@ def test_a_report_says_what_its_intervals_take_as_the_unit(
     found = analyse(out)
     (model,) = found.models
     assert (model.measures.tasks, model.measures.units) == (18, units)
-    assert ("tasks share 2 sets of orders" in (out / "report.html").read_text("utf-8")) == (units == 2)
+    page = (out / "report.html").read_text("utf-8")
+    assert ("tasks share 2 sets of orders" in page) == (units == 2)
+    assert re.findall(r"<th[^>]*>(Calls|Tokens|Cached|Cost)</th>", page) == ["Calls", "Tokens", "Cached"]  # it was free
     assert [entry.table.units for entry in entries([out, out])] == [units, units]
     trials = [trial for trial in read_trials(out) if not trial.repeat]
     plain = [trial for trial in trials if trial.arm == "plain"]

@@ -153,6 +153,9 @@ def test_the_measures_of_shared_orders_are_those_of_their_units() -> None:
     assert alone.units == 40
     assert alone.accuracy.value == pytest.approx(found.accuracy.value)
     assert alone.accuracy != found.accuracy
+    sure = measure(experiment(Planted((0.0,) * 5, (0.0,) * 5, margin=50.0), 120, 1, pool=8), draws=10)
+    assert sure.accuracy.value == 1
+    assert sure.accuracy.low > 0.93  # eight units, and none in which a task went wrong
 
 
 @pytest.mark.slow

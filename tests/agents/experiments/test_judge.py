@@ -117,6 +117,7 @@ async def test_a_report_on_replies_without_verdicts_gives_no_result(tmp_path: Pa
     found = await judged(lambda ask, names: says("Both have merits."), tmp_path)
     assert sentences(found)[0].startswith("No result:")
     assert not any("no preference" in said or "nan" in said for said in sentences(found))
+    assert sum(said.startswith("Too few pairs") for said in sentences(found)) == 2
     page = write_judge_report(tmp_path, [found], PAIRS, "again").read_text("utf-8")
     assert "No result:" in page
     assert not re.search(r"<p>[^<]*\bnan\b", page)
